@@ -1,0 +1,128 @@
+"""Sign-PC: positives and negatives point in opposite directions along one axis.
+
+For an implicit recommender every uploaded item row is (sigmoid(s) - y) times one
+direction of the client, so the sign of a row's first principal component separates
+what the client interacted with from what it drew as negatives.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privfed.attacks.evidence import empty, fresh
+from privfed.interfaces import Attack, Knowledge, State
+from privfed.messages import Rows
+from privfed.views import Guess, Prior, UploadsView, View
+
+
+@dataclass(frozen=True)
+class SignPC(Attack):
+    """Interacted-item recovery from one upload, by the sign of the first component.
+
+    Orientation: with more than one negative a positive the smaller group is the
+    positives; with one, the group that is more popular. ``power`` bounds the
+    power iterations for the principal direction.
+    """
+
+    power: int = 30
+
+    sees = (UploadsView,)
+    knows = Knowledge(popularity=True)
+    paper = "sign-PC (this project); iDLG's label rule, Zhao et al., 2020"
+
+    def start(self, prior: Prior) -> State:
+        start = dict(empty(prior.clients, prior.items))
+        if prior.popularity is not None:
+            start["popularity"] = prior.popularity.float()
+        start["negatives"] = torch.tensor(prior.negatives)
+        return start
+
+    def observe(self, memory: State, view: View) -> State:
+        assert isinstance(view, UploadsView)
+        new = fresh(memory, view)
+        if not len(new):
+            return memory
+        best, claim, strength = _nothing(len(view.clients), memory["score"].shape[1])
+        for rows in view.uploads.rows.values():
+            score, chosen, explained = self._read(rows, len(view.clients), memory)
+            better = (explained > strength)[:, None]
+            best = torch.where(better, score, best)
+            claim = torch.where(better, chosen, claim)
+            strength = torch.maximum(explained, strength)
+        memory["score"][view.clients[new]] = best[new]
+        memory["chosen"][view.clients[new]] = claim[new]
+        memory["seen"][view.clients] = True
+        return memory
+
+    def _read(
+        self, rows: Rows, clients: int, memory: State
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores and claims (clients, items), and the share of energy explained."""
+        items = memory["score"].shape[1]
+        along, explained = principal(rows, clients, self.power)
+        positive = along > 0
+        up = _sum(positive.float(), rows.sender, clients)
+        sent = _sum(torch.ones_like(along), rows.sender, clients)
+        flip = up > sent / 2
+        if int(memory["negatives"]) == 1 and "popularity" in memory:
+            known = memory["popularity"][rows.item]
+            above = _sum(known * positive, rows.sender, clients) / up.clamp_min(1)
+            below = _sum(known * ~positive, rows.sender, clients)
+            flip = below / (sent - up).clamp_min(1) > above
+        along = torch.where(flip[rows.sender], -along, along)
+        lowest = torch.zeros(clients).scatter_reduce(
+            0, rows.sender, along, "amin", include_self=True
+        )
+        score = (lowest - 1.0)[:, None].repeat(1, items)
+        score[rows.sender, rows.item] = along
+        chosen = torch.zeros(clients, items, dtype=torch.bool)
+        chosen[rows.sender, rows.item] = along > 0
+        return score, chosen, explained
+
+    def guess(self, memory: State, prior: Prior) -> Guess:
+        seen = memory["seen"].nonzero()[:, 0]
+        return Guess(seen, memory["score"][seen], memory["chosen"][seen])
+
+
+def principal(rows: Rows, clients: int, power: int) -> tuple[Tensor, Tensor]:
+    """Each row's first principal component, (rows,), and its energy share by client.
+
+    Power iteration from each client's longest row, all clients at once.
+    """
+    value, sender = rows.value, rows.sender
+    energy = value.square().sum(1)
+    longest = torch.zeros(clients).scatter_reduce(
+        0, sender, energy, "amax", include_self=True
+    )
+    start = torch.zeros(clients, value.shape[1])
+    is_longest = energy == longest[sender]
+    start[sender[is_longest]] = value[is_longest]
+    axis = _unit(start)
+    for _ in range(power):
+        along = (value * axis[sender]).sum(1)
+        axis_next = torch.zeros_like(axis).index_add_(0, sender, value * along[:, None])
+        axis_next = _unit(axis_next)
+        done = bool(((axis_next - axis).abs().amax() < 1e-6).item())
+        axis = axis_next
+        if done:
+            break
+    along = (value * axis[sender]).sum(1)
+    whole = _sum(energy, sender, clients).clamp_min(1e-30)
+    return along, _sum(along.square(), sender, clients) / whole
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-30)
+
+
+def _sum(value: Tensor, sender: Tensor, clients: int) -> Tensor:
+    return torch.zeros(clients).index_add_(0, sender, value)
+
+
+def _nothing(clients: int, items: int) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.zeros(clients, items),
+        torch.zeros(clients, items, dtype=torch.bool),
+        torch.full((clients,), -1.0),
+    )

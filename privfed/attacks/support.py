@@ -1,0 +1,40 @@
+"""Read the interactions off the item ids, with no look at a value.
+
+A client that sends only the rows it trained on tells the server which items those
+are: its interactions and its sampled negatives.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from privfed.attacks.evidence import empty, fresh
+from privfed.interfaces import Attack, State
+from privfed.views import Guess, ItemsView, Prior, View
+
+
+@dataclass(frozen=True)
+class Support(Attack):
+    """Interacted-item recovery from the support: claim every item that was sent."""
+
+    sees = (ItemsView,)
+    paper = "folklore; specified as support leakage"
+
+    def start(self, prior: Prior) -> State:
+        return empty(prior.clients, prior.items)
+
+    def observe(self, memory: State, view: View) -> State:
+        assert isinstance(view, ItemsView)
+        new = torch.zeros(len(view.clients), dtype=torch.bool)
+        new[fresh(memory, view)] = True
+        for sender, item in view.items.values():
+            mine = new[sender]
+            at = view.clients[sender[mine]], item[mine]
+            memory["score"][at] = 1.0
+            memory["chosen"][at] = True
+        memory["seen"][view.clients] = True
+        return memory
+
+    def guess(self, memory: State, prior: Prior) -> Guess:
+        seen = memory["seen"].nonzero()[:, 0]
+        return Guess(seen, memory["score"][seen], memory["chosen"][seen])

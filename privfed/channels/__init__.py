@@ -1,0 +1,1 @@
+"""Ways for uploads to reach the server."""

@@ -1,0 +1,1 @@
+"""Interactions, splits, readers, item features and generated worlds."""

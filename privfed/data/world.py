@@ -1,0 +1,64 @@
+"""What one run trains and measures on: interactions, split by client."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Public sizes of a population."""
+
+    clients: int
+    items: int
+    widths: Mapping[str, int] = field(default_factory=dict)  # features by modality
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Pairs (item, label) of every client, laid end to end by client."""
+
+    offsets: Tensor  # (clients + 1,)
+    item: Tensor  # (pairs,)
+    label: Tensor  # (pairs,) rating, or 1 for implicit data
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Pairs of each client, (clients,)."""
+        return self.offsets.diff()
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """Client of each pair, (pairs,)."""
+        return torch.repeat_interleave(torch.arange(len(self.counts)), self.counts)
+
+    def of(self, clients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (sender, item, label) of some clients; sender is a position."""
+        counts = self.counts[clients]
+        sender = torch.repeat_interleave(torch.arange(len(clients)), counts)
+        within = torch.arange(len(sender)) - (counts.cumsum(0) - counts)[sender]
+        at = self.offsets[clients][sender] + within
+        return sender, self.item[at], self.label[at]
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A population, split into training, validation and test pairs."""
+
+    name: str
+    shape: Shape
+    train: Ragged
+    validation: Ragged
+    test: Ragged
+    explicit: bool = False
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
+    candidates: Tensor | None = None  # (clients, k): a protocol's own negatives
+    fingerprint: str = ""
+
+    @cached_property
+    def popularity(self) -> Tensor:
+        """Training interactions of each item, (items,)."""
+        return torch.bincount(self.train.item, minlength=self.shape.items)

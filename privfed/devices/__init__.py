@@ -1,0 +1,1 @@
+"""What happens on the devices: sampling, local training and its privacy."""

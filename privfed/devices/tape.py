@@ -1,0 +1,68 @@
+"""Records a forward pass so that autograd yields factored gradients.
+
+Weights differ by client, so ordinary parameter gradients would be one dense
+tensor a client and sample. The tape asks autograd only for the gradients at the
+outputs of linear layers, which is all that ``gradients`` needs.
+"""
+
+import torch
+from torch import Tensor
+
+from privfed.devices.batches import Batch
+from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
+
+
+class Tape:
+    """The trainable operations of one forward pass over a shard."""
+
+    def __init__(self, local: Local, batch: Batch) -> None:
+        self.local, self.batch = local, batch
+        self._rows: dict[str, Tensor] = {}
+        self._layers: dict[str, tuple[Tensor, Tensor]] = {}
+        self._vectors: dict[str, Tensor] = {}
+        self._projected: dict[str, str] = {}  # table -> layer that reads it
+
+    def rows(self, table: str) -> Tensor:
+        """Each sample's row of ``table``, (clients, samples, width)."""
+        leaf = self.batch.rows(self.local.rows[table]).detach().requires_grad_()
+        self._rows[table] = leaf
+        return leaf
+
+    def linear(self, name: str, x: Tensor, reads: tuple[str, ...] = ()) -> Tensor:
+        """Apply each client's own layer ``name`` to (clients, samples, in).
+
+        ``reads`` names tables whose rows sum to ``x``: their gradients are then
+        kept as a product with this layer's weight, never written out.
+        """
+        weight = self.local.dense[f"{name}.weight"]
+        bias = self.local.dense[f"{name}.bias"]
+        out = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+        if not out.requires_grad:
+            out.requires_grad_()
+        self._layers[name] = (x.detach(), out)
+        self._projected.update(dict.fromkeys(reads, name))
+        return out
+
+    def vector(self, name: str) -> Tensor:
+        """A client's own vector, once for each sample: (clients, samples, width)."""
+        samples = self.batch.weight.shape[1]
+        leaf = self.local.dense[name][:, None].expand(-1, samples, -1)
+        self._vectors[name] = leaf.detach().requires_grad_()
+        return self._vectors[name]
+
+    def gradients(self, loss: Tensor) -> Grads:
+        """Differentiate the sum over clients of their losses."""
+        rows, vectors = self._rows, self._vectors
+        outs = {name: out for name, (_, out) in self._layers.items()}
+        nodes = [*rows.values(), *outs.values(), *vectors.values()]
+        found = iter(torch.autograd.grad(loss.sum(), nodes))
+        row_grads = {name: RowGrad(next(found)) for name in rows}
+        deltas = {name: next(found) for name in outs}
+        for table, layer in self._projected.items():
+            weight = self.local.dense[f"{layer}.weight"]
+            row_grads[table] = RowGrad(deltas[layer], weight.clone())
+        return Grads(
+            row_grads,
+            {n: LayerGrad(x, deltas[n]) for n, (x, _) in self._layers.items()},
+            {name: next(found) for name in vectors},
+        )

@@ -1,0 +1,85 @@
+"""How well clients are served: ranks of held-out items, on the clients' own scores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Ragged, World
+from privfed.metrics.utility import draw_candidates, full_ranks, hit_rate, ndcg, sampled_ranks
+from privfed.seeds import Seeds
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Ranking against ``negatives`` sampled items (99 or 100), or all where "full".
+
+    ``at`` are the cut-offs K; the first is the one that runs are selected by.
+    """
+
+    ranking: Literal["sampled", "full"] = "sampled"
+    negatives: int = 99
+    at: tuple[int, ...] = (10, 5, 20)
+    every: int = 5
+
+    def describe(self, world: World) -> str:
+        """The words that a table puts beside its figures."""
+        if self.ranking == "full":
+            return "full ranking"
+        if world.candidates is not None:
+            return f"{world.candidates.shape[1]} given negatives"
+        return f"{self.negatives} sampled negatives"
+
+    def candidates(self, world: World, seeds: Seeds) -> Tensor | None:
+        """Negatives of each client, (clients, negatives), or None for all items."""
+        if self.ranking == "full":
+            return None
+        if world.candidates is not None:
+            return world.candidates
+        return draw_candidates(world, self.negatives, seeds("candidates"))
+
+
+def ranks(
+    scores: Tensor, cohort: Cohort, held: Ragged, candidates: Tensor | None
+) -> Tensor:
+    """Rank of every held-out pair of a cohort, (pairs,), 1 is best."""
+    sender, item, _ = held.of(cohort.clients)
+    if candidates is None:
+        return full_ranks(scores, (cohort.sender, cohort.item), (sender, item))
+    own = scores[sender, item]
+    others = scores.gather(1, candidates[cohort.clients])[sender]
+    return sampled_ranks(own, others)
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Ranks of a whole population's held-out pairs; 0 where not measured."""
+
+    rank: Tensor  # (pairs,)
+    held: Ragged
+
+    @classmethod
+    def none(cls, held: Ragged) -> "Ranks":
+        return cls(torch.zeros(len(held.item), dtype=torch.int64), held)
+
+    def put(self, clients: Tensor, rank: Tensor) -> None:
+        """Write the ranks of some clients, in place."""
+        counts = self.held.counts[clients]
+        sender = torch.repeat_interleave(torch.arange(len(clients)), counts)
+        within = torch.arange(len(sender)) - (counts.cumsum(0) - counts)[sender]
+        self.rank[self.held.offsets[clients][sender] + within] = rank
+
+    def per_client(self, at: Sequence[int]) -> Mapping[str, Tensor]:
+        """HR@K and NDCG@K of every client that was measured."""
+        seen = self.rank > 0
+        owner = self.held.owner[seen]
+        clients, position = owner.unique(return_inverse=True)
+        rank = self.rank[seen]
+        scores: dict[str, Tensor] = {}
+        for k in at:
+            scores[f"hr@{k}"] = hit_rate(rank, position, len(clients), k)
+            scores[f"ndcg@{k}"] = ndcg(rank, position, len(clients), k)
+        return scores

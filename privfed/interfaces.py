@@ -1,0 +1,215 @@
+"""The kinds of part that can be added to privfed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from privfed.accounting import Guarantee
+from privfed.data.cohort import Cohort
+from privfed.data.world import Shape, World
+from privfed.devices.dpsgd import InteractionDP
+from privfed.messages import Rows, Total, Uploads
+from privfed.seeds import Stream
+from privfed.views import Guess, Prior, View
+
+State = Mapping[str, Tensor]  # everything that a part keeps, so that it can be saved
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What one shard's local training leaves behind.
+
+    ``private`` holds the new value of whole private tensors, ``private_rows``
+    the rows of private tables that moved.
+    """
+
+    private: State
+    private_rows: Mapping[str, Rows]
+    uploads: Uploads
+    loss: Tensor  # (clients,) mean loss of the last local step
+
+
+@dataclass(frozen=True)
+class Round:
+    """The public facts of one round, and its draws."""
+
+    number: int
+    stream: Stream
+    privacy: InteractionDP | None = None
+
+
+class Method(ABC):
+    """A federated recommender, written for a whole shard of clients at once.
+
+    ``model`` is what the server holds and every device receives; ``private``
+    stays on the devices and has clients as its first axis. Neither is changed in
+    place.
+    """
+
+    task: ClassVar[Literal["ranking", "rating"]] = "ranking"
+    needs: ClassVar[Literal["total", "uploads"]] = "total"
+    keeps: ClassVar[str]
+    sends: ClassVar[str]
+    paper: ClassVar[str]
+    view: Literal["global", "local"] = "global"  # whose table a client predicts with
+    negatives: int  # sampled for each positive, a public hyper-parameter
+
+    @abstractmethod
+    def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
+        """Return the first (model, private)."""
+
+    @abstractmethod
+    def train(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        """Train each client on its own data; return what stays and what leaves."""
+
+    @abstractmethod
+    def apply(self, model: State, total: Total) -> State:
+        """Learn from one round's total."""
+
+    @abstractmethod
+    def score(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> Tensor:
+        """Score every item for each client, (clients, items).
+
+        ``local`` holds the change of the rows that each client trained itself,
+        for methods whose ``view`` is local.
+        """
+
+    @abstractmethod
+    def private_training(self) -> "Method":
+        """Return this method with every loss term confined to one interaction.
+
+        Raises SettingsError where the method has none.
+        """
+
+    @abstractmethod
+    def steps(self, interactions: int) -> int:
+        """Local steps that a client with so many interactions takes in a round."""
+
+    @abstractmethod
+    def footprint(self, shape: Shape, positives: int) -> int:
+        """Bytes that training one client of so many (padded) positives needs."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is public about a run before it starts; guarantees are computed on it."""
+
+    shape: Shape
+    rounds: int
+    participations: int  # the most rounds that any one client takes part in
+    mean_interactions: float
+    method: Method
+
+
+class Defense:
+    """Up to four steps; a defense overrides the ones that it needs.
+
+    ``in_training``, ``on_data`` and ``on_upload`` run on the devices, first
+    defense first; ``on_total`` runs on the server, last defense first. All are
+    pure. ``prepare`` returns the defense with everything derived from the plan.
+    """
+
+    hides: ClassVar[str]
+    does_not_hide: ClassVar[str]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+
+    def prepare(self, plan: Plan) -> "Defense":
+        return self
+
+    def method(self, method: Method) -> Method:
+        """The method as this defense needs it."""
+        return method
+
+    def in_training(self) -> InteractionDP | None:
+        """How local training itself is made private."""
+        return None
+
+    def on_data(self, cohort: Cohort, stream: Stream) -> Cohort:
+        return cohort
+
+    def on_upload(self, uploads: Uploads, shape: Shape, stream: Stream) -> Uploads:
+        return uploads
+
+    def on_total(self, total: Total, stream: Stream) -> Total:
+        return total
+
+    def guarantee(self) -> Guarantee:
+        raise NotImplementedError(f"{type(self).__name__} states no guarantee")
+
+
+class Channel(ABC):
+    """Carries uploads to the server; decides what the server sees on the way.
+
+    ``opened`` is a round's running value; the channel itself has no state.
+    """
+
+    shows: ClassVar[tuple[type[View], ...]]
+
+    @abstractmethod
+    def open(self, shape: Shape) -> Any:
+        """Begin a round."""
+
+    @abstractmethod
+    def send(self, opened: Any, round: int, uploads: Uploads) -> tuple[Any, View]:
+        """Deliver one shard's uploads; return what the server saw of them."""
+
+    @abstractmethod
+    def close(self, opened: Any, round: int) -> tuple[Total, View]:
+        """End the round."""
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """An attack that cannot run here: a result, not a failure."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What a threat model grants beside the views."""
+
+    popularity: bool = False
+    features: bool = False
+
+
+class Attack(ABC):
+    """A passive adversary: watches views, then guesses.
+
+    It is handed views of the types in ``sees`` and nothing else.
+    """
+
+    sees: ClassVar[tuple[type[View], ...]]
+    knows: ClassVar[Knowledge] = Knowledge()
+    recovers: ClassVar[str] = "interacted items"
+    paper: ClassVar[str]
+
+    @abstractmethod
+    def start(self, prior: Prior) -> State: ...
+
+    @abstractmethod
+    def observe(self, memory: State, view: View) -> State: ...
+
+    @abstractmethod
+    def guess(self, memory: State, prior: Prior) -> Guess: ...
+
+
+@dataclass(frozen=True)
+class Source:
+    """A world and the words that describe it, as a report names them."""
+
+    world: World
+    split: str
+    notes: tuple[str, ...] = field(default_factory=tuple)

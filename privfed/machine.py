@@ -1,0 +1,82 @@
+"""What a run computes on. Nothing here may change a result."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privfed.data.world import Shape
+from privfed.devices.batches import bucket
+from privfed.errors import SettingsError
+from privfed.interfaces import Method
+
+_ROWS = 8192  # padded positives a shard aims at: enough to amortize, small for cache
+
+
+def parse_bytes(text: str) -> int:
+    """Read "4GiB", "512 MiB" or "2e9" as bytes; raise SettingsError otherwise."""
+    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?b?)\s*", text.lower())
+    if not match:
+        raise SettingsError(f"memory: {text!r} is no size; write 4GiB or 500MB")
+    unit = match[2].removesuffix("b")
+    factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+    binary = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+    return int(float(match[1]) * (factor | binary)[unit])
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Device, memory budget in bytes, worker threads, clients in a shard at most."""
+
+    device: str = "cpu"
+    memory: int = 2 * 2**30
+    workers: int = 2
+    shard: int = 512
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.shard < 1:
+            raise ValueError("workers and shard must be at least 1")
+
+    def shards(
+        self, counts: Tensor, shape: Shape, method: Method, dense: bool
+    ) -> Sequence[Tensor]:
+        """Positions of each shard's clients: one padded size to a shard.
+
+        ``dense`` says that whole tables leave the devices, which dominates memory.
+        Raises SettingsError where one client alone is over the budget.
+        """
+        sizes = bucket(counts)
+        shards: list[Tensor] = []
+        for size in sizes.unique().tolist():
+            members = (sizes == size).nonzero()[:, 0]
+            need = method.footprint(shape, shape.items if dense else size)
+            room = self.memory // (4 * self.workers) // need
+            if room < 1:
+                raise SettingsError(
+                    f"one client needs about {need / 2**20:.0f} MiB for local training; "
+                    f"give --memory {4 * self.workers * need / 2**30:.1f}GiB or more"
+                )
+            at_once = max(1, min(room, self.shard, _ROWS // size))
+            shards += members.split(at_once)
+        return shards
+
+
+def check_state(bytes_needed: int, machine: Machine) -> None:
+    """Refuse a run whose model and private state alone exceed the budget."""
+    if bytes_needed > machine.memory:
+        raise SettingsError(
+            f"model and private state need {bytes_needed / 2**30:.1f} GiB; give "
+            f"--memory {1.5 * bytes_needed / 2**30:.1f}GiB, or a smaller width"
+        )
+
+
+def device_of(name: str) -> torch.device:
+    """A torch device that is really there; raise SettingsError otherwise."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError(f"device {name!r}: {str(error).splitlines()[0]}") from None
+    return device

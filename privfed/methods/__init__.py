@@ -1,0 +1,1 @@
+"""Federated recommenders, one file each."""

@@ -1,0 +1,138 @@
+"""What the five backbones have in common: item rows, then a head."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Shape
+from privfed.devices.batches import Batch
+from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
+from privfed.devices.tape import Tape
+from privfed.interfaces import Round, State
+from privfed.messages import Rows
+from privfed.methods.local_sgd import LocalSGD, Rates
+from privfed.methods.parts import START, Part
+
+HEAD = "head"
+
+
+def cross_entropy(logit: Tensor, batch: Batch) -> Tensor:
+    """Each client's mean binary cross-entropy, (clients,), from logits."""
+    each = softplus(logit) - batch.target * logit
+    return (batch.share * each).sum(1)
+
+
+@dataclass(frozen=True)
+class Backbone(LocalSGD):
+    """A recommender that reads each item through rows of one or two tables.
+
+    Inside FedMR the rows' sum goes through the fusion module before the head.
+    """
+
+    @abstractmethod
+    def tables(self, width: int) -> Sequence[Part]:
+        """Item tables whose rows sum to an item's id vector of ``width``."""
+
+    @abstractmethod
+    def head_parts(self, width: int) -> Sequence[Part]:
+        """What turns an item vector of ``width`` into a logit."""
+
+    @abstractmethod
+    def head(self, tape: Tape, x: Tensor | None) -> Tensor:
+        """Logits (clients, samples) of fused item vectors; None inside no FedMR."""
+
+    @abstractmethod
+    def head_scores(
+        self, model: State, private: State, cohort: Cohort, x: Tensor
+    ) -> Tensor:
+        """Scores (clients, items) of item vectors (clients or 1, items, width)."""
+
+    @abstractmethod
+    def rates(self, shape: Shape, round: int) -> Rates:
+        """Learning rate of each part, and of "fusion" inside FedMR."""
+
+    def penalty(
+        self, local: Local, batch: Batch, round: int
+    ) -> tuple[Tensor | float, Mapping[str, Tensor]]:
+        """A regularizer's value, (clients,), and its gradient by table and sample."""
+        return 0.0, {}
+
+
+@dataclass(frozen=True)
+class LinearBackbone(Backbone):
+    """A private affine score head over shared item vectors: w . x + b."""
+
+    def head_parts(self, width: int) -> Sequence[Part]:
+        return [Part(HEAD, "layer", (width, 1), private=True)]
+
+    def parts(self, shape: Shape) -> Sequence[Part]:
+        return [*self.tables(self.width), *self.head_parts(self.width)]
+
+    def head(self, tape: Tape, x: Tensor | None) -> Tensor:
+        assert x is not None
+        return tape.linear(HEAD, x)[..., 0]
+
+    def head_scores(
+        self, model: State, private: State, cohort: Cohort, x: Tensor
+    ) -> Tensor:
+        weight = private[f"{HEAD}.weight"][cohort.clients]  # (clients, 1, width)
+        bias = private[f"{HEAD}.bias"][cohort.clients]
+        if len(x) == 1:
+            return weight[:, 0] @ x[0].T + bias
+        return torch.bmm(x, weight.transpose(1, 2))[..., 0] + bias
+
+    def backward(
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+    ) -> tuple[Tensor, Grads]:
+        """Closed form: the row gradient is (sigmoid - target) times the head."""
+        names = list(local.rows)
+        rows = [batch.rows(local.rows[name]) for name in names]
+        x = rows[0] if len(rows) == 1 else rows[0] + rows[1]
+        weight, bias = local.dense[f"{HEAD}.weight"], local.dense[f"{HEAD}.bias"]
+        logit = torch.bmm(x, weight.transpose(1, 2))[..., 0] + bias
+        error = (batch.share * (torch.sigmoid(logit) - batch.target))[..., None]
+        value, extra = self.penalty(local, batch, round.number)
+        basis = weight.clone()  # the step must use the head that made the gradient
+        grads = {
+            name: RowGrad(torch.bmm(error, basis) + extra[name])
+            if name in extra
+            else RowGrad(error, basis)
+            for name in names
+        }
+        loss = cross_entropy(logit, batch) + value
+        return loss, Grads(grads, {HEAD: LayerGrad(x, error)})
+
+    def score(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> Tensor:
+        names = [part.name for part in self.tables(self.width)]
+        x = item_vectors(model, private, cohort, names)
+        scores = self.head_scores(model, private, cohort, x)
+        for rows in (local or {}).values():
+            head = private[f"{HEAD}.weight"][cohort.clients[rows.sender], 0]
+            scores[rows.sender, rows.item] += (rows.value * head).sum(1)
+        return scores
+
+
+def item_vectors(
+    model: State, private: State, cohort: Cohort, tables: Sequence[str]
+) -> Tensor:
+    """Sum of each item's rows: (1, items, width), or by client where one is private."""
+    total: Tensor | None = None
+    for name in tables:
+        if name in model:
+            value = model[name][None]
+        else:
+            value = private[name][cohort.clients] + model[name + START]
+        total = value if total is None else total + value
+    assert total is not None
+    return total

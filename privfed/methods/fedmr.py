@@ -1,0 +1,262 @@
+"""FedMR: mixing feature fusion of item id and modalities on top of a backbone.
+
+"Federated multimodal recommendation" as specified from the paper: three (or more)
+modalities, gates that multiply features, one softmax, a router that is private and
+averages over the items the client interacted with. The released code differs in
+each of these points.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Shape
+from privfed.devices.batches import Batch
+from privfed.devices.gradients import Grads, Local, RowGrad
+from privfed.devices.tape import Tape
+from privfed.errors import SettingsError
+from privfed.interfaces import Round, State
+from privfed.messages import Rows
+from privfed.methods.backbone import (
+    Backbone,
+    LinearBackbone,
+    cross_entropy,
+    item_vectors,
+)
+from privfed.methods.fcf import FCF
+from privfed.methods.fedavg import FedAvg
+from privfed.methods.fedncf import FedNCF
+from privfed.methods.fedrap import FedRAP
+from privfed.methods.fusion import Fusion, Kind, Linear, mix, route
+from privfed.methods.local_sgd import LocalSGD, Rates
+from privfed.methods.parts import Part
+from privfed.methods.pfedrec import PFedRec
+
+BACKBONES: Mapping[str, type[Backbone]] = {
+    "fedavg": FedAvg,
+    "fcf": FCF,
+    "fedncf": FedNCF,
+    "pfedrec": PFedRec,
+    "fedrap": FedRAP,
+}
+
+
+@dataclass(frozen=True)
+class FedMR(LocalSGD):
+    """FedMR over one of five backbones.
+
+    ``modalities`` names the inputs, joined by "+"; the others are zeroed before
+    their projection, as in the paper's ablation. ``router="item"`` lets each item
+    choose its own mixture, which DP-SGD needs: a mixture averaged over a client's
+    items ties its interactions together.
+    """
+
+    backbone: Literal["fedavg", "fcf", "fedncf", "pfedrec", "fedrap"] = "fcf"
+    fusion: Kind = "mix"
+    modalities: str = "all"
+    id_width: int = 512
+    item_rate: float = 1.0
+    router: Literal["interacted", "item"] = "interacted"
+    dropout: bool = True
+
+    keeps = "what the backbone keeps; the router of the expert mixture"
+    sends = "what the backbone sends (item rows 512 wide); accumulated fusion gradients"
+    paper = "FedMR (mixing feature fusion for federated multimodal recommendation)"
+
+    @property
+    def core(self) -> Backbone:
+        """The backbone with this method's local settings."""
+        return BACKBONES[self.backbone](
+            width=self.width, learning_rate=self.learning_rate, item_rate=self.item_rate
+        )  # type: ignore[call-arg]
+
+    @property
+    def weighted(self) -> bool:
+        return self.core.weighted
+
+    def _fusion(self, shape: Shape) -> Fusion:
+        if not shape.widths:
+            raise SettingsError(
+                "fedmr needs item features; give --features, or run the backbone alone"
+            )
+        return Fusion(self.fusion, self.width, {"id": self.id_width, **shape.widths})
+
+    def _used(self, widths: Mapping[str, int]) -> set[str]:
+        known = {"id", *widths}
+        if self.modalities == "all":
+            return known
+        chosen = set(self.modalities.split("+"))
+        if not chosen <= known:
+            raise SettingsError(
+                f"fedmr.modalities: no {sorted(chosen - known)[0]!r} among "
+                f"{', '.join(sorted(known))}"
+            )
+        return chosen
+
+    def parts(self, shape: Shape) -> Sequence[Part]:
+        core, fusion = self.core, self._fusion(shape)
+        return [
+            *core.tables(self.id_width),
+            *fusion.parts(),
+            *core.head_parts(self.width),
+        ]
+
+    def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
+        fusion = [part.name for part in self._fusion(shape).parts()]
+        phases = []
+        for phase in self.core.phases(shape, round):
+            rates = dict(phase)
+            rate = rates.pop("fusion", None)
+            if rate is not None:
+                rates |= dict.fromkeys(fusion, rate)
+            phases.append(rates)
+        return phases
+
+    def backward(
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+    ) -> tuple[Tensor, Grads]:
+        tape = Tape(local, batch)
+        core, fusion = self.core, self._fusion(cohort.shape)
+        used = self._used(cohort.features)
+        projected = {
+            "id": self._project_id(tape, [p.name for p in core.tables(1)], used)
+        }
+        for name, table in cohort.features.items():
+            raw = table[batch.item] if name in used else _zeros(batch, table.shape[1])
+            projected[name] = tape.linear(f"project.{name}", raw)
+        outputs = fusion.outputs(tape.linear, projected)
+        x = outputs[0]
+        if fusion.kind == "mix":
+            keep = self._keep(cohort, batch, round) if self.dropout else None
+            share = route(tape.linear, outputs, keep)
+            x = mix(outputs, self._shared(share, batch))
+        logit = core.head(tape, x)
+        loss = cross_entropy(logit, batch)
+        grads = tape.gradients(loss)
+        value, extra = core.penalty(local, batch, round.number)
+        return (loss + value).detach(), _with_penalty(grads, extra)
+
+    def _project_id(self, tape: Tape, tables: list[str], used: set[str]) -> Tensor:
+        rows = [tape.batch.rows(tape.local.rows[name]) for name in tables]
+        if "id" not in used:
+            zeros = torch.zeros_like(rows[0])
+            out = tape.linear("project.id", zeros)
+            for name in tables:
+                tape.rows(name)
+            return out
+        total = rows[0] if len(rows) == 1 else rows[0] + rows[1]
+        return tape.linear("project.id", total, reads=tuple(tables))
+
+    def _keep(self, cohort: Cohort, batch: Batch, round: Round) -> Tensor:
+        """Router dropout at rate 1/2: one random bit a hidden unit."""
+        stream = round.stream.of("dropout")
+        counter = torch.arange(batch.weight.shape[1] * 2).view(1, -1)
+        bits = stream.bits(cohort.clients[:, None], counter)
+        half = self.width // 2 or 1
+        lanes = (bits[..., None] >> torch.arange(half)) & 1
+        clients, samples = batch.weight.shape
+        return lanes.view(clients, samples, -1)[..., : self.width].float()
+
+    def _shared(self, share: Tensor, batch: Batch) -> Tensor:
+        """One mixture a client: the mean over its positives, (clients, 1, experts)."""
+        if self.router == "item":
+            return share
+        positive = (batch.weight * batch.target)[..., None]
+        return (share * positive).sum(1, keepdim=True) / positive.sum(
+            1, keepdim=True
+        ).clamp_min(1.0)
+
+    def private_training(self) -> Self:
+        return replace(self, negatives_exclude="nothing", router="item")
+
+    def score(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> Tensor:
+        core, fusion = self.core, self._fusion(cohort.shape)
+        used = self._used(cohort.features)
+        ids = item_vectors(model, private, cohort, [p.name for p in core.tables(1)])
+        inputs = {"id": ids, **{n: f[None] for n, f in cohort.features.items()}}
+
+        def linear(name: str, x: Tensor) -> Tensor:
+            return x @ model[f"{name}.weight"].T + model[f"{name}.bias"]
+
+        projected = {
+            name: linear(f"project.{name}", x if name in used else torch.zeros_like(x))
+            for name, x in inputs.items()
+        }
+        projected = dict(zip(projected, torch.broadcast_tensors(*projected.values())))
+        outputs = fusion.outputs(linear, projected)
+        if fusion.kind != "mix":
+            return core.head_scores(model, private, cohort, outputs[0])
+        share = self._shares(private, cohort, outputs)
+        if isinstance(core, LinearBackbone):  # a linear head commutes with the mixture
+            by_expert = [
+                share[..., k] * core.head_scores(model, private, cohort, out)
+                for k, out in enumerate(outputs)
+            ]
+            return torch.stack(by_expert).sum(0)
+        return core.head_scores(model, private, cohort, mix(outputs, share))
+
+    def _shares(
+        self, private: State, cohort: Cohort, outputs: Sequence[Tensor]
+    ) -> Tensor:
+        """Expert mixture: (clients, 1, experts), or by item where routed by item."""
+
+        def linear(name: str, x: Tensor) -> Tensor:
+            weight = private[f"{name}.weight"][cohort.clients]
+            bias = private[f"{name}.bias"][cohort.clients][:, None]
+            return x @ weight.transpose(1, 2) + bias
+
+        if self.router == "item":
+            return route(linear, outputs, None)
+        each = route(_of_sender(private, cohort), _of_item(outputs, cohort), None)
+        clients = len(cohort.clients)
+        total = each.new_zeros(clients, each.shape[-1])
+        total.index_add_(0, cohort.sender, each)
+        return (total / cohort.counts.clamp_min(1)[:, None])[:, None]
+
+
+def _of_item(outputs: Sequence[Tensor], cohort: Cohort) -> list[Tensor]:
+    """Expert outputs of each interaction's item, (interactions, width)."""
+    if len(outputs[0]) == 1:
+        return [out[0, cohort.item] for out in outputs]
+    return [out[cohort.sender, cohort.item] for out in outputs]
+
+
+def _of_sender(private: State, cohort: Cohort) -> Linear:
+    """Each interaction's own client's layer, applied to (interactions, in)."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        weight = private[f"{name}.weight"][cohort.clients]
+        bias = private[f"{name}.bias"][cohort.clients]
+        out = x.new_empty(len(x), weight.shape[1])
+        for part in torch.arange(len(x)).split(2048):
+            who = cohort.sender[part]
+            out[part] = torch.bmm(weight[who], x[part][..., None])[..., 0] + bias[who]
+        return out
+
+    return linear
+
+
+def _zeros(batch: Batch, width: int) -> Tensor:
+    return torch.zeros(*batch.weight.shape, width)
+
+
+def _with_penalty(grads: Grads, extra: Mapping[str, Tensor]) -> Grads:
+    """Add a regularizer's dense gradient to the rows it concerns."""
+    if not extra:
+        return grads
+    rows = dict(grads.rows)
+    for name, value in extra.items():
+        row = rows[name]
+        dense = row.coef if row.basis is None else torch.bmm(row.coef, row.basis)
+        rows[name] = RowGrad(dense + value)
+    return Grads(rows, grads.layers, grads.vectors)

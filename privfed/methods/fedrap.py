@@ -1,0 +1,72 @@
+"""FedRAP: a shared item table plus a private one.
+
+Li et al., ICLR 2024. Loss of a client in round t over the rows in its batch:
+BCE - lambda tanh(t/10) MSE(D, C) + mu tanh(t/10) mean|C|, so that the private
+table D moves away from the shared table C and C becomes sparse.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import tanh
+from typing import Literal
+
+from torch import Tensor
+
+from privfed.data.world import Shape
+from privfed.devices.batches import Batch
+from privfed.devices.gradients import Local
+from privfed.methods.backbone import HEAD, LinearBackbone
+from privfed.methods.local_sgd import Rates
+from privfed.methods.parts import Part
+
+
+@dataclass(frozen=True)
+class FedRAP(LinearBackbone):
+    """FedRAP: additive personalization of item embeddings.
+
+    ``apart`` is the paper's lambda, ``sparse`` its mu. The released code computes
+    the tanh schedule and then uses the constants: ``schedule="const"``.
+    """
+
+    item_rate: float = 1.0
+    apart: float = 0.1
+    sparse: float = 0.1
+    schedule: Literal["tanh", "const", "off"] = "tanh"
+    decay: float = 0.97  # of all learning rates, each round
+
+    keeps = "score head; private item table"
+    sends = "change of the shared item rows touched"
+    paper = "Li et al., ICLR 2024"
+
+    @property
+    def weighted(self) -> bool:
+        return False
+
+    def tables(self, width: int) -> Sequence[Part]:
+        own = Part("own_items", "rows", (width,), private=True)
+        return [Part("items", "rows", (width,)), own]
+
+    def rates(self, shape: Shape, round: int) -> Rates:
+        lr = self.learning_rate * self.decay**round
+        item = lr * shape.items * self.item_rate
+        return {HEAD: lr, "items": item, "own_items": item, "fusion": lr}
+
+    def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
+        return [self.rates(shape, round)]
+
+    def penalty(
+        self, local: Local, batch: Batch, round: int
+    ) -> tuple[Tensor | float, Mapping[str, Tensor]]:
+        on = {"tanh": tanh(round / 10), "const": 1.0, "off": 0.0}[self.schedule]
+        if on == 0.0:
+            return 0.0, {}
+        shared = batch.rows(local.rows["items"])
+        gap = batch.rows(local.rows["own_items"]) - shared
+        share = batch.share[..., None] / shared.shape[2]
+        pull = (2 * on * self.apart) * share * gap
+        value = on * (
+            self.sparse * (share * shared.abs()).sum((1, 2))
+            - self.apart * (share * gap.square()).sum((1, 2))
+        )
+        lasso = (on * self.sparse) * share * shared.sign()
+        return value, {"items": pull + lasso, "own_items": -pull}

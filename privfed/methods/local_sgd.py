@@ -1,0 +1,266 @@
+"""Federated recommenders trained by local SGD, batched over a shard of clients.
+
+A subclass declares its parts, its gradients and its scores; copying, stepping,
+DP-SGD, uploads and averaging are here, once.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Shape
+from privfed.devices import dpsgd
+from privfed.devices.batches import Batch, Samples, bucket, collect, padded
+from privfed.devices.gradients import Grads, Local, step
+from privfed.devices.negatives import Negatives
+from privfed.interfaces import Method, Round, State, Trained
+from privfed.messages import Rows, Total, Uploads
+from privfed.methods.parts import START, Part
+from privfed.seeds import Stream
+
+Rates = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class LocalSGD(Method):
+    """Local training with SGD, then averaging of what is shared.
+
+    ``negatives_exclude`` other than ``train_only`` is for reproduction only: it
+    leaks held-out items into training.
+    """
+
+    width: int = 64
+    learning_rate: float = 0.1
+    epochs: int = 10
+    batch: int = 2048
+    negatives: int = 4
+    negatives_exclude: Literal["train_only", "all_interactions", "nothing"] = (
+        "train_only"
+    )
+    negatives_resample: Literal["round", "once"] = "round"
+    negatives_pool: Literal["all_items", "items_in_train"] = "all_items"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "epochs", "batch", "negatives"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(
+                f"learning_rate must be positive, got {self.learning_rate}"
+            )
+
+    # What a method declares.
+
+    @abstractmethod
+    def parts(self, shape: Shape) -> Sequence[Part]:
+        """All trainable tensors."""
+
+    @abstractmethod
+    def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
+        """Learning rates by part; several phases take turns on the same batch."""
+
+    @abstractmethod
+    def backward(
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+    ) -> tuple[Tensor, Grads]:
+        """Each client's mean loss, (clients,), and its gradients."""
+
+    @property
+    @abstractmethod
+    def weighted(self) -> bool:
+        """Whether clients send their number of interactions as a weight."""
+
+    # What all share.
+
+    def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
+        rng = stream.generator()
+        model: dict[str, Tensor] = {}
+        private: dict[str, Tensor] = {}
+        for part in self.parts(shape):
+            start = part.start(shape.items, rng)
+            if not part.private:
+                model |= start
+            elif part.kind == "rows":
+                model[part.name + START] = start[part.name]
+                size = (shape.clients, shape.items, part.size[0])
+                private[part.name] = torch.zeros(size)
+            else:
+                for name, value in start.items():
+                    private[name] = value.expand(shape.clients, *value.shape).clone()
+        return model, private
+
+    def sampling(self) -> Negatives:
+        """The negative sampling rule."""
+        return Negatives(
+            self.negatives,
+            self.negatives_exclude,
+            self.negatives_resample,
+            pool=self.negatives_pool,
+        )
+
+    def train(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        once = self.negatives_resample == "once"
+        stream = round.stream.of("negatives", 0 if once else 1)
+        samples = collect(cohort, self.sampling(), stream)
+        parts = self.parts(cohort.shape)
+        local = _copy(parts, model, private, samples)
+        if round.privacy is None:
+            loss = self._epochs(local, samples, round)
+        else:
+            loss = self._private_steps(local, samples, round, round.privacy)
+        return self._leave(parts, model, private, local, samples, round, loss)
+
+    def _epochs(self, local: Local, samples: Samples, round: Round) -> Tensor:
+        cohort = samples.cohort
+        phases = self.phases(cohort.shape, round.number)
+        most = samples.slot.shape[1] * samples.slot.shape[2]
+        loss = torch.zeros(len(cohort.clients))
+        full = samples.full() if most <= self.batch else None
+        for epoch in range(self.epochs):
+            batches = [full] if full else samples.mini(
+                self.batch, round.stream.of("shuffle"), epoch
+            )
+            for batch in batches:
+                for rates in phases:
+                    loss, grads = self.backward(local, batch, cohort, round)
+                    step(local, batch, grads, rates)
+        return loss
+
+    def _private_steps(
+        self, local: Local, samples: Samples, round: Round, rule: dpsgd.InteractionDP
+    ) -> Tensor:
+        cohort, group = samples.cohort, samples.slot.shape[2]
+        rates = _merged(self.phases(cohort.shape, round.number))
+        loss = torch.zeros(len(cohort.clients))
+        for number in range(rule.steps):
+            draws = round.stream.of("poisson")
+            batch = dpsgd.poisson(samples, rule.sampling_rate, draws, number)
+            loss, grads = self.backward(local, batch, cohort, round)
+            assert batch.slot is not None
+            kept = dpsgd.clipped(grads, batch.slot, group, rule.clip)
+            step(local, batch, dpsgd.scaled(kept, 1 / rule.expected), rates)
+            noise = dpsgd.NoiseSource(round.stream.of("dp"), cohort.clients, number)
+            dpsgd.add_noise(local, rates, rule.noise, noise)
+        return loss / max(rule.expected, 1.0)
+
+    def _leave(
+        self,
+        parts: Sequence[Part],
+        model: State,
+        private: State,
+        local: Local,
+        samples: Samples,
+        round: Round,
+        loss: Tensor,
+    ) -> Trained:
+        cohort = samples.cohort
+        rates = _merged(self.phases(cohort.shape, round.number))
+        shared: dict[str, Rows] = {}
+        kept: dict[str, Rows] = {}
+        sender, _ = at = samples.rows.nonzero(as_tuple=True)
+        item = samples.item[at]
+        for part in parts:
+            if part.kind != "rows":
+                continue
+            moved = local.rows[part.name][at]
+            if part.private:
+                rows = Rows(sender, item, moved - model[part.name + START][item])
+            else:
+                rows = Rows(sender, item, moved - model[part.name][item])
+            if round.privacy is not None:
+                spread = round.privacy.noise * rates[part.name]
+                before = private[part.name][cohort.clients] if part.private else None
+                rows = _noise_other_rows(rows, cohort, part, round, spread, before)
+            (kept if part.private else shared)[part.name] = rows
+        dense, own = {}, {}
+        for name, value in local.dense.items():
+            if name in model:
+                dense[name] = value - model[name]
+            else:
+                own[name] = value
+        weight = cohort.counts.float() if self.weighted and not round.privacy else None
+        scale = {n: rates[dpsgd.base(n)] for n in [*shared, *dense]}
+        uploads = Uploads(cohort.clients, shared, dense, weight, scale)
+        return Trained(own, kept, uploads, loss)
+
+    def apply(self, model: State, total: Total) -> State:
+        """Add the mean change: a row that a client did not send counts as zero."""
+        moved = {n: t / total.weight for n, t in {**total.tables, **total.dense}.items()}
+        return {n: v + moved[n] if n in moved else v for n, v in model.items()}
+
+    def private_training(self) -> Self:
+        return replace(self, negatives_exclude="nothing")
+
+    def steps(self, interactions: int) -> int:
+        samples = int(bucket(torch.tensor([interactions]))[0]) * (1 + self.negatives)
+        return self.epochs * -(-samples // self.batch)
+
+    def footprint(self, shape: Shape, positives: int) -> int:
+        rows = padded(min(positives * (1 + self.negatives), shape.items))
+        total = 0
+        for part in self.parts(shape):
+            one = part.numbers(1)
+            total += one * rows * 4 if part.kind == "rows" else one * 2 + rows * 3 * (
+                sum(part.size)
+            )
+        return 4 * total
+
+
+def _copy(
+    parts: Sequence[Part], model: State, private: State, samples: Samples
+) -> Local:
+    clients = samples.cohort.clients
+    rows: dict[str, Tensor] = {}
+    dense: dict[str, Tensor] = {}
+    for part in parts:
+        if part.kind == "rows" and part.private:
+            changed = private[part.name][clients[:, None], samples.item]
+            rows[part.name] = changed + model[part.name + START][samples.item]
+        elif part.kind == "rows":
+            rows[part.name] = model[part.name][samples.item]
+        else:
+            ends = (".weight", ".bias") if part.kind == "layer" else ("",)
+            for name in (part.name + end for end in ends):
+                if part.private:
+                    dense[name] = private[name][clients].clone()
+                else:
+                    value = model[name]
+                    dense[name] = value.expand(len(clients), *value.shape).clone()
+    return Local(rows, dense)
+
+
+def _merged(phases: Sequence[Rates]) -> dict[str, float]:
+    return {name: rate for phase in phases for name, rate in phase.items()}
+
+
+def _noise_other_rows(
+    rows: Rows,
+    cohort: Cohort,
+    part: Part,
+    round: Round,
+    spread: float,
+    before: Tensor | None,
+) -> Rows:
+    """Give every untouched row the noise that all local steps would have added.
+
+    The steps' noise on such a row never meets data, so one draw with the summed
+    variance has the same distribution.
+    """
+    assert round.privacy is not None
+    clients, items = len(cohort.clients), cohort.shape.items
+    source = dpsgd.NoiseSource(round.stream.of("dp rest"), cohort.clients, 0)
+    value = source(part.name, torch.empty(clients, items, rows.value.shape[1]))
+    value *= spread * round.privacy.steps**0.5
+    if before is not None:
+        value += before
+    value[rows.sender, rows.item] = rows.value
+    everyone = torch.arange(clients).repeat_interleave(items)
+    every = torch.arange(items).repeat(clients)
+    return Rows(everyone, every, value.flatten(0, 1))

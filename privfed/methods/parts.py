@@ -1,0 +1,51 @@
+"""The trainable tensors of a recommender, declared by name, kind and place."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Part:
+    """One trainable tensor group.
+
+    ``rows``: an item table of ``size`` = (width,); ``layer``: a linear layer of
+    ``size`` = (in, out); ``vector``: one vector a client, ``size`` = (width,).
+    """
+
+    name: str
+    kind: Literal["rows", "layer", "vector"]
+    size: tuple[int, ...]
+    private: bool = False
+
+    def numbers(self, items: int) -> int:
+        """Trainable numbers that one client handles."""
+        if self.kind == "layer":
+            return self.size[0] * self.size[1] + self.size[1]
+        return self.size[0] * (items if self.kind == "rows" else 1)
+
+    def start(self, items: int, rng: Generator) -> dict[str, Tensor]:
+        """Xavier-normal tables, vectors and weights, zero biases."""
+        if self.kind == "layer":
+            fan_in, fan_out = self.size
+            weight = torch.randn(fan_out, fan_in, generator=rng)
+            return {
+                f"{self.name}.weight": weight * sqrt(2 / (fan_in + fan_out)),
+                f"{self.name}.bias": torch.zeros(fan_out),
+            }
+        rows = items if self.kind == "rows" else 1
+        std = sqrt(2 / (rows + self.size[0]))
+        table = torch.randn(rows, self.size[0], generator=rng) * std
+        return {self.name: table if self.kind == "rows" else table[0]}
+
+
+def of_kind(parts: Iterable[Part], kind: str, private: bool) -> list[Part]:
+    """The parts of one kind in one place."""
+    return [p for p in parts if p.kind == kind and p.private is private]
+
+
+START = ".start"  # a private table is kept as its change from this public start

@@ -1,0 +1,1 @@
+"""Scores: utility, leakage and cost."""

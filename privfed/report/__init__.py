@@ -1,0 +1,1 @@
+"""What was measured, rendered; nothing is computed here."""

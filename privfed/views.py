@@ -1,0 +1,88 @@
+"""What each party can see. An attack is given one of these and nothing else.
+
+A server view that shows more is a subclass of each view that shows less, so
+"sees at least" is ``isinstance``. Ground truth is in none of them. A round shows
+its uploads shard by shard and its total once, at the end.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from privfed.messages import Total, Uploads
+from privfed.seeds import Stream
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What an adversary knows before the first round, and nothing learned since.
+
+    ``popularity`` is None unless the threat model grants it. ``negatives`` is the
+    public hyper-parameter "sampled negatives per positive".
+    """
+
+    clients: int
+    items: int
+    stream: Stream
+    negatives: int
+    popularity: Tensor | None = None  # (items,)
+    features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Something that one party saw in one round."""
+
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelView(View):
+    """Any client of the round: the model that it was sent."""
+
+    model: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundView(View):
+    """The server, when all that it relays is encrypted: who sent how much."""
+
+    clients: Tensor  # (clients,)
+    bytes_up: Tensor  # (clients,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemsView(RoundView):
+    """And which items each client sent, but no value."""
+
+    items: Mapping[str, tuple[Tensor, Tensor]]  # table -> sender, item
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadsView(ItemsView):
+    """The server with no cryptography: every upload as it was sent."""
+
+    uploads: Uploads
+
+
+@dataclass(frozen=True, kw_only=True)
+class TotalView(View):
+    """The sum over the cohort, but no client's part in it."""
+
+    clients: int
+    total: Total
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What an attack claims about "client interacted with item".
+
+    ``score`` ranks items, higher is "more likely"; ``chosen`` is the attack's
+    decision; both cover the ``clients`` that the attack saw.
+    """
+
+    clients: Tensor  # (seen,)
+    score: Tensor  # (seen, items)
+    chosen: Tensor  # (seen, items) bool
