@@ -9,7 +9,13 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Ragged, World
-from privfed.metrics.utility import draw_candidates, full_ranks, hit_rate, ndcg, sampled_ranks
+from privfed.metrics.utility import (
+    draw_candidates,
+    full_ranks,
+    hit_rate,
+    ndcg,
+    sampled_ranks,
+)
 from privfed.seeds import Seeds
 
 
@@ -45,13 +51,19 @@ class Protocol:
 def ranks(
     scores: Tensor, cohort: Cohort, held: Ragged, candidates: Tensor | None
 ) -> Tensor:
-    """Rank of every held-out pair of a cohort, (pairs,), 1 is best."""
-    sender, item, _ = held.of(cohort.clients)
+    """Rank of every held-out pair of a cohort, (pairs,), 1 is best.
+
+    ``scores`` is (clients, items) on any device; one row may be expanded to all
+    clients. Raises ArithmeticError where a score is NaN.
+    """
+    clients = cohort.clients.cpu()
+    sender, item, _ = held.of(clients)
+    seen = (cohort.sender.to(scores.device), cohort.item.to(scores.device))
+    pairs = (sender.to(scores.device), item.to(scores.device))
     if candidates is None:
-        return full_ranks(scores, (cohort.sender, cohort.item), (sender, item))
-    own = scores[sender, item]
-    others = scores.gather(1, candidates[cohort.clients])[sender]
-    return sampled_ranks(own, others)
+        return full_ranks(scores, seen, pairs).cpu()
+    others = scores.gather(1, candidates[clients].to(scores.device))
+    return sampled_ranks(scores[pairs], others[pairs[0]]).cpu()
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +88,7 @@ class Ranks:
         """HR@K and NDCG@K of every client that was measured."""
         seen = self.rank > 0
         owner = self.held.owner[seen]
-        clients, position = owner.unique(return_inverse=True)
+        clients, position = torch.unique(owner, return_inverse=True)
         rank = self.rank[seen]
         scores: dict[str, Tensor] = {}
         for k in at:

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from privfed.accounting import Guarantee
 from privfed.data.cohort import Cohort
-from privfed.data.world import Shape, World
+from privfed.data.world import Shape
 from privfed.devices.dpsgd import InteractionDP
 from privfed.messages import Rows, Total, Uploads
 from privfed.seeds import Stream
@@ -59,7 +59,10 @@ class Method(ABC):
 
     @abstractmethod
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
-        """Return the first (model, private)."""
+        """Return the first (model, private).
+
+        What all clients start with alike may be an expanded view.
+        """
 
     @abstractmethod
     def train(
@@ -145,6 +148,10 @@ class Defense:
     def on_total(self, total: Total, stream: Stream) -> Total:
         return total
 
+    def sends_every_row(self) -> bool:
+        """Whether whole tables leave the devices, which decides the memory needed."""
+        return False
+
     def guarantee(self) -> Guarantee:
         raise NotImplementedError(f"{type(self).__name__} states no guarantee")
 
@@ -204,12 +211,3 @@ class Attack(ABC):
 
     @abstractmethod
     def guess(self, memory: State, prior: Prior) -> Guess: ...
-
-
-@dataclass(frozen=True)
-class Source:
-    """A world and the words that describe it, as a report names them."""
-
-    world: World
-    split: str
-    notes: tuple[str, ...] = field(default_factory=tuple)

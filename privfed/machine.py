@@ -1,7 +1,10 @@
 """What a run computes on. Nothing here may change a result."""
 
+import os
 import re
-from collections.abc import Sequence
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,14 +65,40 @@ class Machine:
             shards += members.split(at_once)
         return shards
 
+    def home(self, private: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give private state memory of its own, or a file where it is too large.
 
-def check_state(bytes_needed: int, machine: Machine) -> None:
-    """Refuse a run whose model and private state alone exceed the budget."""
-    if bytes_needed > machine.memory:
-        raise SettingsError(
-            f"model and private state need {bytes_needed / 2**30:.1f} GiB; give "
-            f"--memory {1.5 * bytes_needed / 2**30:.1f}GiB, or a smaller width"
+        Raises SettingsError where neither has room.
+        """
+        return {name: self._house(name, value) for name, value in private.items()}
+
+    def _house(self, name: str, value: Tensor) -> Tensor:
+        size = value.numel() * value.element_size()
+        if size <= self.memory // 2:
+            return value.clone(memory_format=torch.contiguous_format)
+        if self.device != "cpu" or bool(value[0].any()):
+            raise SettingsError(
+                f"private state {name} needs {size / 2**30:.1f} GiB; give "
+                f"--memory {2 * size / 2**30:.1f}GiB, or choose a smaller width"
+            )
+        return _in_file(value, size)
+
+
+def _in_file(value: Tensor, bytes_needed: int) -> Tensor:
+    """A copy of a zero tensor in an unnamed file: only rows written take memory."""
+    with tempfile.NamedTemporaryFile(prefix="privfed-") as file:
+        free = shutil.disk_usage(file.name).free
+        if bytes_needed > free:
+            raise SettingsError(
+                f"private state needs {bytes_needed / 2**30:.1f} GiB and only "
+                f"{free / 2**30:.1f} GiB are free for temporary files; set TMPDIR to "
+                "a larger disk, or choose a smaller width"
+            )
+        os.truncate(file.name, bytes_needed)
+        flat = torch.from_file(
+            file.name, shared=True, size=value.numel(), dtype=value.dtype, device="cpu"
         )
+    return flat.view(value.shape)
 
 
 def device_of(name: str) -> torch.device:

@@ -95,9 +95,9 @@ def principal(rows: Rows, clients: int, power: int) -> tuple[Tensor, Tensor]:
     longest = torch.zeros(clients).scatter_reduce(
         0, sender, energy, "amax", include_self=True
     )
+    at = (energy == longest[sender]).nonzero()[:, 0].flip(0)  # of equals, the first
     start = torch.zeros(clients, value.shape[1])
-    is_longest = energy == longest[sender]
-    start[sender[is_longest]] = value[is_longest]
+    start[sender[at]] = value[at]
     axis = _unit(start)
     for _ in range(power):
         along = (value * axis[sender]).sum(1)
@@ -113,7 +113,8 @@ def principal(rows: Rows, clients: int, power: int) -> tuple[Tensor, Tensor]:
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    length: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / length.clamp_min(1e-30)
 
 
 def _sum(value: Tensor, sender: Tensor, clients: int) -> Tensor:

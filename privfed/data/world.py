@@ -62,3 +62,12 @@ class World:
     def popularity(self) -> Tensor:
         """Training interactions of each item, (items,)."""
         return torch.bincount(self.train.item, minlength=self.shape.items)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A world and the words that describe where it came from."""
+
+    world: World
+    split: str  # "leave one out by time", "80/10/10 by user", "given by the source"
+    notes: tuple[str, ...] = ()

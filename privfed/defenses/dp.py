@@ -1,11 +1,9 @@
 """Interaction-level differential privacy by DP-SGD on the device."""
 
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 from privfed.accounting import Guarantee, InteractionRelease, calibrate, epsilon
 from privfed.devices.dpsgd import InteractionDP
-from privfed.errors import SettingsError
 from privfed.interfaces import Defense, Method, Plan
 
 
@@ -13,12 +11,12 @@ from privfed.interfaces import Defense, Method, Plan
 class DP(Defense):
     """DP-SGD in local training: clip each interaction, noise every number.
 
-    Give ``epsilon`` to have the noise calibrated to it, or ``noise_multiplier`` to
-    have its epsilon reported. Guarantee: whoever sees all of a client's uploads,
-    and every model made from them, learns of any one of its interactions no more
-    than (epsilon, delta) allows. That covers the item ids: every row of every
-    table is noised and sent. Private tensors are noised as well. It does not
-    cover a user's whole history, nor how often a client takes part.
+    Give ``epsilon`` to have the noise calibrated to it (8 by default), or
+    ``noise_multiplier`` to have its epsilon reported. Guarantee: whoever sees all
+    of a client's uploads, and every model made from them, learns of any one of its
+    interactions no more than (epsilon, delta) allows. That covers the item ids:
+    every row of every table is noised and sent. Private tensors are noised as well.
+    It does not cover a user's whole history, nor how often a client takes part.
     """
 
     epsilon: float | None = None
@@ -27,7 +25,6 @@ class DP(Defense):
     clip: float = 1.0
     sampling_rate: float = 1.0
     steps: int = 1  # local steps in a round
-    plan: Plan | None = None
 
     hides = "whether a client has any one interaction, item ids included"
     does_not_hide = "a user's whole history; who takes part, and how often"
@@ -50,38 +47,49 @@ class DP(Defense):
         if self.steps < 1:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
-    def prepare(self, plan: Plan) -> Self:
+    def prepare(self, plan: Plan) -> "CalibratedDP":
         """Fix the noise for the most rounds that any one client takes part in."""
-        ready = replace(self, plan=plan)
-        if self.noise_multiplier is not None:
-            return ready
-        target = 8.0 if self.epsilon is None else self.epsilon
-        steps = self.steps * plan.participations
-        noise = calibrate(target, self.delta, self.sampling_rate, steps)
-        return replace(ready, epsilon=None, noise_multiplier=noise)
+        noise = self.noise_multiplier
+        if noise is None:
+            target = 8.0 if self.epsilon is None else self.epsilon
+            steps = self.steps * plan.participations
+            noise = calibrate(target, self.delta, self.sampling_rate, steps)
+        expected = max(1.0, self.sampling_rate * plan.mean_interactions)
+        rule = InteractionDP(
+            self.clip, noise, self.sampling_rate, self.steps, round(expected)
+        )
+        return CalibratedDP(rule, self.delta, plan.participations)
+
+    def method(self, method: Method) -> Method:
+        return method.private_training()
+
+
+@dataclass(frozen=True)
+class CalibratedDP(Defense):
+    """DP-SGD whose noise is known; made by ``DP.prepare``."""
+
+    rule: InteractionDP
+    delta: float
+    participations: int
+
+    hides, does_not_hide = DP.hides, DP.does_not_hide
+    cost, paper = DP.cost, DP.paper
 
     def method(self, method: Method) -> Method:
         return method.private_training()
 
     def in_training(self) -> InteractionDP:
-        plan, noise = self._planned()
-        return InteractionDP(
-            self.clip,
-            noise,
-            self.sampling_rate,
-            self.steps,
-            max(1.0, self.sampling_rate * plan.mean_interactions),
-        )
+        return self.rule
 
-    def _planned(self) -> tuple[Plan, float]:
-        if self.plan is None or self.noise_multiplier is None:
-            raise SettingsError("dp: call prepare(plan) before training")
-        return self.plan, self.noise_multiplier
+    def sends_every_row(self) -> bool:
+        return True
 
     def guarantee(self) -> Guarantee:
-        plan, noise = self._planned()
-        steps = self.steps * plan.participations
-        spent = epsilon(InteractionRelease(noise, self.sampling_rate, steps), self.delta)
+        rule = self.rule
+        release = InteractionRelease(
+            rule.noise_multiplier, rule.sampling_rate, rule.steps * self.participations
+        )
+        spent = epsilon(release, self.delta)
         return Guarantee(
             private=True,
             epsilon=spent.value,
@@ -91,11 +99,13 @@ class DP(Defense):
             trust="local: each device noises its own training; the server and all "
             "other clients are untrusted",
             accountant=spent.accountant,
-            covers=f"all uploads of a client over {plan.participations} rounds, item "
+            covers=f"all uploads of a client over {self.participations} rounds, item "
             "ids included, and every model made from them",
             caveats=(
-                f"the denominator {max(1.0, self.sampling_rate * plan.mean_interactions):.0f}"
-                " (mean interactions a step) is treated as public",
+                f"noise multiplier {rule.noise_multiplier:.3g}, clipping norm "
+                f"{rule.clip:g}, {rule.steps} local step(s) a round",
+                f"the denominator {rule.expected:g} (mean interactions a step) is "
+                "treated as public",
                 "a user's whole history is not the unit: it is protected only by "
                 "group privacy",
             ),

@@ -36,6 +36,8 @@ class Gaussian(Defense):
             raise ValueError(f"variance must be 0 or more, got {self.variance}")
 
     def on_upload(self, uploads: Uploads, shape: Shape, stream: Stream) -> Uploads:
+        if self.variance == 0:
+            return uploads
         noise = NoiseSource(stream, uploads.clients, 0)
         std = self.variance**0.5
         rows = {
@@ -55,6 +57,9 @@ class Gaussian(Defense):
             for name, value in uploads.dense.items()
         }
         return replace(uploads, rows=noised, dense=dense)
+
+    def sends_every_row(self) -> bool:
+        return self.rows == "all" and self.variance > 0
 
     def _noise_rows(
         self, name: str, table: Rows, spread: float, noise: NoiseSource
@@ -90,4 +95,3 @@ def everywhere(table: Rows, clients: int, items: int) -> Rows:
         torch.arange(items, device=device).repeat(clients),
         value.flatten(0, 1),
     )
-

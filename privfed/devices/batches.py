@@ -2,7 +2,9 @@
 
 Everything is padded to (clients, samples). The padded size is a function of the
 client alone, never of its neighbors in the shard, so that a client's arithmetic,
-and therefore every result, is the same in any shard.
+and therefore every result, is the same in any shard of one bucket. To the last bit
+this holds for widths that are multiples of 4 numbers; BLAS looks at the alignment of
+each client's matrix.
 """
 
 from collections.abc import Iterator
@@ -37,7 +39,8 @@ class Batch:
 
     A sample stands for ``weight`` equal ones; padding has weight 0. ``slot`` says
     which local row a sample uses, None when sample k uses row k. ``size`` is what
-    the client's mean loss divides by.
+    the client's mean loss divides by. ``epoch`` and ``start``, the place of the
+    first sample in its epoch, number the step for draws made while training.
     """
 
     slot: Tensor | None  # (clients, samples)
@@ -45,6 +48,8 @@ class Batch:
     weight: Tensor  # (clients, samples)
     size: Tensor  # (clients, 1)
     item: Tensor  # (clients, samples)
+    epoch: int = 0
+    start: int = 0
 
     @property
     def share(self) -> Tensor:
@@ -57,8 +62,10 @@ class Batch:
             return table
         clients, width = len(table), table.shape[2]
         flat = (self.slot + _base(table))[..., None].expand(-1, -1, width)
-        return table.reshape(-1, width).gather(0, flat.reshape(-1, width)).view(
-            clients, -1, width
+        return (
+            table.reshape(-1, width)
+            .gather(0, flat.reshape(-1, width))
+            .view(clients, -1, width)
         )
 
 
@@ -100,12 +107,12 @@ class Samples:
     def mini(self, batch: int, stream: Stream, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of ``batch`` samples; a client that is done weighs 0."""
         slot = self.slot.flatten(1)
-        clients, total = slot.shape
+        total = slot.shape[1]
         real = self.real[:, :, None].expand_as(self.slot).flatten(1)
         target = torch.zeros_like(self.slot, dtype=torch.float32)
         target[..., 0] = 1.0
-        counter = torch.arange(total) + epoch * total
-        key = stream.bits(self.cohort.clients[:, None], counter[None])
+        draws = stream.of("epoch", epoch)
+        key = draws.bits(self.cohort.clients[:, None], torch.arange(total)[None])
         order = key.masked_fill(~real, 2**63 - 1).argsort(1)
         order = torch.nn.functional.pad(order, (0, padded(total) - total), value=0)
         slot, target = slot.gather(1, order), target.flatten(1).gather(1, order)
@@ -116,7 +123,9 @@ class Samples:
             weight = real[:, part].float()
             size = weight.sum(1, keepdim=True).clamp_min(1)
             item = self.item.gather(1, slot[:, part])
-            yield Batch(slot[:, part], target[:, part], weight, size, item)
+            yield Batch(
+                slot[:, part], target[:, part], weight, size, item, epoch, start
+            )
 
 
 def collect(cohort: Cohort, negatives: Negatives, stream: Stream) -> Samples:

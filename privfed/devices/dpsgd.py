@@ -44,8 +44,10 @@ def poisson(samples: Samples, rate: float, stream: Stream, number: int) -> Batch
     A sample's weight is its share of its interaction's mean loss.
     """
     clients, positives, group = samples.slot.shape
-    counter = torch.arange(positives) + number * positives
-    chance = stream.uniform(samples.cohort.clients[:, None], counter[None])
+    draws = stream.of("step", number)
+    chance = draws.uniform(
+        samples.cohort.clients[:, None], torch.arange(positives)[None]
+    )
     taken = (samples.real & (chance < rate))[:, :, None].expand_as(samples.slot)
     target = torch.zeros_like(samples.slot, dtype=torch.float32)
     target[..., 0] = 1.0
@@ -56,6 +58,7 @@ def poisson(samples: Samples, rate: float, stream: Stream, number: int) -> Batch
         taken.flatten(1).float() / group,
         torch.ones(clients, 1),
         samples.item.gather(1, slot),
+        number,
     )
 
 
@@ -142,7 +145,7 @@ class NoiseSource:
     def ragged(self, what: str, counts: Tensor, like: Tensor) -> Tensor:
         """Noise shaped like ``like``, whose rows are laid end to end by client."""
         out = torch.empty_like(like)
-        self._fill(what, list(out.split(counts.tolist())))
+        self._fill(what, list(torch.split(out, counts.tolist())))
         return out
 
     def _fill(self, what: str, parts: list[Tensor]) -> None:

@@ -53,10 +53,10 @@ class Local:
 
 
 def step(local: Local, batch: Batch, grads: Grads, rate: Mapping[str, float]) -> None:
-    """Take one SGD step; a tensor whose name ``rate`` lacks stays as it is."""
-    for name, row in grads.rows.items():
-        if name in rate:
-            _step_rows(local.rows[name], batch.slot, row, rate[name])
+    """Take one SGD step; a tensor whose name ``rate`` lacks stays as it is.
+
+    Rows step last: a layer's recorded input may be the very table that they change.
+    """
     for name, layer in grads.layers.items():
         if name in rate:
             weight, bias = local.dense[f"{name}.weight"], local.dense[f"{name}.bias"]
@@ -65,6 +65,9 @@ def step(local: Local, batch: Batch, grads: Grads, rate: Mapping[str, float]) ->
     for name, delta in grads.vectors.items():
         if name in rate:
             local.dense[name].sub_(delta.sum(1), alpha=rate[name])
+    for name, row in grads.rows.items():
+        if name in rate:
+            _step_rows(local.rows[name], batch.slot, row, rate[name])
 
 
 def _step_rows(table: Tensor, slot: Tensor | None, row: RowGrad, rate: float) -> None:
@@ -75,8 +78,8 @@ def _step_rows(table: Tensor, slot: Tensor | None, row: RowGrad, rate: float) ->
             table.baddbmm_(row.coef, row.basis, alpha=-rate)
         return
     change = row.coef if row.basis is None else torch.bmm(row.coef, row.basis)
-    width = table.shape[2]
-    flat = slot + torch.arange(len(table), device=table.device)[:, None] * table.shape[1]
+    clients, rows, width = table.shape
+    flat = slot + torch.arange(clients, device=table.device)[:, None] * rows
     table.view(-1, width).index_add_(
         0, flat.reshape(-1), change.reshape(-1, width), alpha=-rate
     )

@@ -36,7 +36,9 @@ class Negatives:
 
     def __post_init__(self) -> None:
         if self.per_positive < 1:
-            raise ValueError(f"per_positive must be at least 1, got {self.per_positive}")
+            raise ValueError(
+                f"per_positive must be at least 1, got {self.per_positive}"
+            )
 
 
 def excluded(cohort: Cohort, rule: str) -> Tensor:
@@ -49,7 +51,9 @@ def excluded(cohort: Cohort, rule: str) -> Tensor:
     return mask
 
 
-def draw(cohort: Cohort, within: Tensor, negatives: Negatives, stream: Stream) -> Tensor:
+def draw(
+    cohort: Cohort, within: Tensor, negatives: Negatives, stream: Stream
+) -> Tensor:
     """Draw (interactions, per_positive) negative items.
 
     ``within`` numbers each interaction inside its client, so that a draw depends
@@ -59,7 +63,9 @@ def draw(cohort: Cohort, within: Tensor, negatives: Negatives, stream: Stream) -
     pool = cohort.pool if negatives.pool == "items_in_train" else None
     high = cohort.shape.items if pool is None else len(pool)
     mask = excluded(cohort, negatives.exclude)
-    _refuse_full_clients(mask if pool is None else mask[:, pool], k, cohort.clients)
+    needed = k if negatives.distinct else 1
+    usable = mask if pool is None else mask[:, pool]
+    _refuse_full_clients(usable, needed, cohort.clients)
     client = cohort.clients[cohort.sender][:, None]
     slot = within[:, None] * k + torch.arange(k)
 
@@ -92,11 +98,11 @@ def _repeats(drawn: Tensor) -> Tensor:
     return same.tril(-1).any(2)
 
 
-def _refuse_full_clients(mask: Tensor, k: int, clients: Tensor) -> None:
+def _refuse_full_clients(mask: Tensor, needed: int, clients: Tensor) -> None:
     free = (~mask).sum(1)
-    if len(free) and int(free.min()) < k:
+    if len(free) and int(free.min()) < needed:
         worst = int(clients[free.argmin()])
         raise SettingsError(
-            f"client {worst} has only {int(free.min())} items that it did not interact "
-            f"with, fewer than {k} negatives; leave it out or lower negatives"
+            f"client {worst} has only {int(free.min())} items to draw negatives from "
+            f"and needs {needed}; leave it out or lower negatives"
         )

@@ -12,6 +12,17 @@ from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
 
 
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Each client's own linear layer on (clients, samples, in).
+
+    A single output is computed as a row: as a column, BLAS would take another path,
+    and give other bits, for a shard of one client.
+    """
+    if weight.shape[1] > 1:
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    return torch.bmm(weight, x.transpose(1, 2)).transpose(1, 2) + bias[:, None]
+
+
 class Tape:
     """The trainable operations of one forward pass over a shard."""
 
@@ -36,7 +47,7 @@ class Tape:
         """
         weight = self.local.dense[f"{name}.weight"]
         bias = self.local.dense[f"{name}.bias"]
-        out = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+        out = affine(x, weight, bias)
         if not out.requires_grad:
             out.requires_grad_()
         self._layers[name] = (x.detach(), out)
@@ -55,7 +66,8 @@ class Tape:
         rows, vectors = self._rows, self._vectors
         outs = {name: out for name, (_, out) in self._layers.items()}
         nodes = [*rows.values(), *outs.values(), *vectors.values()]
-        found = iter(torch.autograd.grad(loss.sum(), nodes))
+        # An input that a method leaves out (an ablated modality) has gradient zero.
+        found = iter(torch.autograd.grad(loss.sum(), nodes, materialize_grads=True))
         row_grads = {name: RowGrad(next(found)) for name in rows}
         deltas = {name: next(found) for name in outs}
         for table, layer in self._projected.items():

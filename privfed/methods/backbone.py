@@ -12,7 +12,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
-from privfed.devices.tape import Tape
+from privfed.devices.tape import Tape, affine
 from privfed.interfaces import Round, State
 from privfed.messages import Rows
 from privfed.methods.local_sgd import LocalSGD, Rates
@@ -32,7 +32,17 @@ class Backbone(LocalSGD):
     """A recommender that reads each item through rows of one or two tables.
 
     Inside FedMR the rows' sum goes through the fusion module before the head.
+    ``item_rate`` multiplies the learning rate of the item tables; ``item_std`` is
+    the deviation of their first values, Xavier's where it is None.
     """
+
+    item_rate: float = 1.0
+    item_std: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.item_rate < float("inf"):
+            raise ValueError(f"item_rate must be positive, got {self.item_rate}")
 
     @abstractmethod
     def tables(self, width: int) -> Sequence[Part]:
@@ -94,7 +104,7 @@ class LinearBackbone(Backbone):
         rows = [batch.rows(local.rows[name]) for name in names]
         x = rows[0] if len(rows) == 1 else rows[0] + rows[1]
         weight, bias = local.dense[f"{HEAD}.weight"], local.dense[f"{HEAD}.bias"]
-        logit = torch.bmm(x, weight.transpose(1, 2))[..., 0] + bias
+        logit = affine(x, weight, bias)[..., 0]
         error = (batch.share * (torch.sigmoid(logit) - batch.target))[..., None]
         value, extra = self.penalty(local, batch, round.number)
         basis = weight.clone()  # the step must use the head that made the gradient

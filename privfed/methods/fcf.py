@@ -21,8 +21,6 @@ class FCF(LinearBackbone):
     cohort touch moves by that share of a local step.
     """
 
-    item_rate: float = 1.0
-
     keeps = "score head (weight and bias)"
     sends = "change of the item rows touched"
     paper = "Ammad-ud-din et al., 2019; linear form of FedMR"
@@ -32,7 +30,7 @@ class FCF(LinearBackbone):
         return False
 
     def tables(self, width: int) -> Sequence[Part]:
-        return [Part("items", "rows", (width,))]
+        return [Part("items", "rows", (width,), std=self.item_std)]
 
     def rates(self, shape: Shape, round: int) -> Rates:
         lr = self.learning_rate

@@ -15,12 +15,7 @@ from privfed.methods.parts import Part
 
 @dataclass(frozen=True)
 class FedAvg(LinearBackbone):
-    """FedAvg-Rec: one shared item table, weighted averaging, private heads.
-
-    ``item_rate`` multiplies the learning rate of the item table; 1 is the paper's.
-    """
-
-    item_rate: float = 1.0
+    """FedAvg-Rec: one shared item table, weighted averaging, private heads."""
 
     keeps = "score head (weight and bias)"
     sends = "change of the item rows touched; number of interactions as weight"
@@ -31,7 +26,7 @@ class FedAvg(LinearBackbone):
         return True
 
     def tables(self, width: int) -> Sequence[Part]:
-        return [Part("items", "rows", (width,))]
+        return [Part("items", "rows", (width,), std=self.item_std)]
 
     def rates(self, shape: Shape, round: int) -> Rates:
         lr = self.learning_rate

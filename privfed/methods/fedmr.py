@@ -6,7 +6,7 @@ averages over the items the client interacted with. The released code differs in
 each of these points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -35,6 +35,9 @@ from privfed.methods.fusion import Fusion, Kind, Linear, mix, route
 from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
 from privfed.methods.pfedrec import PFedRec
+from privfed.seeds import Stream
+
+_LANES = 32  # dropout bits taken from one random word
 
 BACKBONES: Mapping[str, type[Backbone]] = {
     "fedavg": FedAvg,
@@ -60,6 +63,7 @@ class FedMR(LocalSGD):
     modalities: str = "all"
     id_width: int = 512
     item_rate: float = 1.0
+    item_std: float | None = None
     router: Literal["interacted", "item"] = "interacted"
     dropout: bool = True
 
@@ -67,12 +71,22 @@ class FedMR(LocalSGD):
     sends = "what the backbone sends (item rows 512 wide); accumulated fusion gradients"
     paper = "FedMR (mixing feature fusion for federated multimodal recommendation)"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.id_width < 1:
+            raise ValueError(f"id_width must be at least 1, got {self.id_width}")
+        if not 0 < self.item_rate < float("inf"):
+            raise ValueError(f"item_rate must be positive, got {self.item_rate}")
+
     @property
     def core(self) -> Backbone:
         """The backbone with this method's local settings."""
         return BACKBONES[self.backbone](
-            width=self.width, learning_rate=self.learning_rate, item_rate=self.item_rate
-        )  # type: ignore[call-arg]
+            width=self.width,
+            learning_rate=self.learning_rate,
+            item_rate=self.item_rate,
+            item_std=self.item_std,
+        )
 
     @property
     def weighted(self) -> bool:
@@ -85,8 +99,8 @@ class FedMR(LocalSGD):
             )
         return Fusion(self.fusion, self.width, {"id": self.id_width, **shape.widths})
 
-    def _used(self, widths: Mapping[str, int]) -> set[str]:
-        known = {"id", *widths}
+    def _used(self, modalities: Iterable[str]) -> set[str]:
+        known = {"id", *modalities}
         if self.modalities == "all":
             return known
         chosen = set(self.modalities.split("+"))
@@ -152,26 +166,19 @@ class FedMR(LocalSGD):
         return tape.linear("project.id", total, reads=tuple(tables))
 
     def _keep(self, cohort: Cohort, batch: Batch, round: Round) -> Tensor:
-        """Router dropout at rate 1/2: one random bit a hidden unit."""
-        stream = round.stream.of("dropout")
-        counter = torch.arange(batch.weight.shape[1] * 2).view(1, -1)
-        bits = stream.bits(cohort.clients[:, None], counter)
-        half = self.width // 2 or 1
-        lanes = (bits[..., None] >> torch.arange(half)) & 1
-        clients, samples = batch.weight.shape
-        return lanes.view(clients, samples, -1)[..., : self.width].float()
+        stream = round.stream.of("dropout", batch.epoch)
+        samples = batch.weight.shape[1]
+        return dropout_mask(stream, cohort.clients, samples, batch.start, self.width)
 
     def _shared(self, share: Tensor, batch: Batch) -> Tensor:
         """One mixture a client: the mean over its positives, (clients, 1, experts)."""
         if self.router == "item":
             return share
         positive = (batch.weight * batch.target)[..., None]
-        return (share * positive).sum(1, keepdim=True) / positive.sum(
-            1, keepdim=True
-        ).clamp_min(1.0)
+        return _mean((share * positive).sum(1), positive.sum(1))[:, None]
 
     def private_training(self) -> Self:
-        return replace(self, negatives_exclude="nothing", router="item")
+        return replace(super().private_training(), router="item")
 
     def score(
         self,
@@ -192,7 +199,7 @@ class FedMR(LocalSGD):
             name: linear(f"project.{name}", x if name in used else torch.zeros_like(x))
             for name, x in inputs.items()
         }
-        projected = dict(zip(projected, torch.broadcast_tensors(*projected.values())))
+        projected = {n: x.expand(len(ids), -1, -1) for n, x in projected.items()}
         outputs = fusion.outputs(linear, projected)
         if fusion.kind != "mix":
             return core.head_scores(model, private, cohort, outputs[0])
@@ -221,7 +228,27 @@ class FedMR(LocalSGD):
         clients = len(cohort.clients)
         total = each.new_zeros(clients, each.shape[-1])
         total.index_add_(0, cohort.sender, each)
-        return (total / cohort.counts.clamp_min(1)[:, None])[:, None]
+        return _mean(total, cohort.counts[:, None])[:, None]
+
+
+def dropout_mask(
+    stream: Stream, clients: Tensor, samples: int, start: int, width: int
+) -> Tensor:
+    """Units to keep at rate 1/2, (clients, samples, width): a random bit each.
+
+    ``start`` is the number of the first sample in its epoch.
+    """
+    words = -(-width // _LANES)
+    counter = torch.arange(samples * words) + start * words
+    bits = stream.bits(clients[:, None], counter[None])
+    lanes = (bits[..., None] >> torch.arange(_LANES)) & 1
+    return lanes.view(len(clients), samples, -1)[..., :width].float()
+
+
+def _mean(total: Tensor, count: Tensor) -> Tensor:
+    """Mean mixture of each client, (clients, experts); even where it has no item."""
+    mean = total / count.clamp_min(1)
+    return torch.where(count > 0, mean, 1 / total.shape[-1])
 
 
 def _of_item(outputs: Sequence[Tensor], cohort: Cohort) -> list[Tensor]:
@@ -238,7 +265,7 @@ def _of_sender(private: State, cohort: Cohort) -> Linear:
         weight = private[f"{name}.weight"][cohort.clients]
         bias = private[f"{name}.bias"][cohort.clients]
         out = x.new_empty(len(x), weight.shape[1])
-        for part in torch.arange(len(x)).split(2048):
+        for part in torch.split(torch.arange(len(x)), 2048):
             who = cohort.sender[part]
             out[part] = torch.bmm(weight[who], x[part][..., None])[..., 0] + bias[who]
         return out

@@ -28,8 +28,6 @@ _ITEMS = 512  # items scored at a time, which bounds (clients, items, width)
 class FedNCF(Backbone):
     """FedNCF: neural collaborative filtering, averaged uniformly."""
 
-    item_rate: float = 1.0
-
     keeps = "user rows of both branches"
     sends = "change of the item rows touched (two tables) and of the whole MLP"
     paper = "Perifanis and Efraimidis, 2022"
@@ -46,12 +44,10 @@ class FedNCF(Backbone):
 
     def head_parts(self, width: int) -> Sequence[Part]:
         sizes = [2 * width, width, width // 2, width // 4]
-        layers = [
-            Part(f"mlp{k}", "layer", (sizes[k], sizes[k + 1])) for k in range(3)
-        ]
+        layers = [Part(f"mlp{k}", "layer", (sizes[k], sizes[k + 1])) for k in range(3)]
         return [
-            Part("items_mf", "rows", (width,)),
-            Part("items_mlp", "rows", (width,)),
+            Part("items_mf", "rows", (width,), std=self.item_std),
+            Part("items_mlp", "rows", (width,), std=self.item_std),
             Part("user_mf", "vector", (width,), private=True),
             Part("user_mlp", "vector", (width,), private=True),
             *layers,

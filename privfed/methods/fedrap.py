@@ -28,7 +28,6 @@ class FedRAP(LinearBackbone):
     the tanh schedule and then uses the constants: ``schedule="const"``.
     """
 
-    item_rate: float = 1.0
     apart: float = 0.1
     sparse: float = 0.1
     schedule: Literal["tanh", "const", "off"] = "tanh"
@@ -44,7 +43,7 @@ class FedRAP(LinearBackbone):
 
     def tables(self, width: int) -> Sequence[Part]:
         own = Part("own_items", "rows", (width,), private=True)
-        return [Part("items", "rows", (width,)), own]
+        return [Part("items", "rows", (width,), std=self.item_std), own]
 
     def rates(self, shape: Shape, round: int) -> Rates:
         lr = self.learning_rate * self.decay**round

@@ -15,7 +15,7 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices import dpsgd
-from privfed.devices.batches import Batch, Samples, bucket, collect, padded
+from privfed.devices.batches import Batch, Samples, collect, padded
 from privfed.devices.gradients import Grads, Local, step
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import Method, Round, State, Trained
@@ -48,7 +48,9 @@ class LocalSGD(Method):
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch", "negatives"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(
                 f"learning_rate must be positive, got {self.learning_rate}"
@@ -88,10 +90,10 @@ class LocalSGD(Method):
             elif part.kind == "rows":
                 model[part.name + START] = start[part.name]
                 size = (shape.clients, shape.items, part.size[0])
-                private[part.name] = torch.zeros(size)
+                private[part.name] = torch.zeros(1, 1, 1).expand(size)
             else:
                 for name, value in start.items():
-                    private[name] = value.expand(shape.clients, *value.shape).clone()
+                    private[name] = value.expand(shape.clients, *value.shape)
         return model, private
 
     def sampling(self) -> Negatives:
@@ -124,8 +126,11 @@ class LocalSGD(Method):
         loss = torch.zeros(len(cohort.clients))
         full = samples.full() if most <= self.batch else None
         for epoch in range(self.epochs):
-            batches = [full] if full else samples.mini(
-                self.batch, round.stream.of("shuffle"), epoch
+            shuffle = round.stream.of("shuffle")
+            batches = (
+                [replace(full, epoch=epoch)]
+                if full
+                else samples.mini(self.batch, shuffle, epoch)
             )
             for batch in batches:
                 for rates in phases:
@@ -192,14 +197,18 @@ class LocalSGD(Method):
 
     def apply(self, model: State, total: Total) -> State:
         """Add the mean change: a row that a client did not send counts as zero."""
-        moved = {n: t / total.weight for n, t in {**total.tables, **total.dense}.items()}
+        if total.weight == 0:  # nobody in the round had any data
+            return model
+        sums = {**total.tables, **total.dense}
+        moved = {name: value / total.weight for name, value in sums.items()}
         return {n: v + moved[n] if n in moved else v for n, v in model.items()}
 
     def private_training(self) -> Self:
-        return replace(self, negatives_exclude="nothing")
+        """Negatives from the whole catalog: no draw depends on anybody's data."""
+        return replace(self, negatives_exclude="nothing", negatives_pool="all_items")
 
     def steps(self, interactions: int) -> int:
-        samples = int(bucket(torch.tensor([interactions]))[0]) * (1 + self.negatives)
+        samples = interactions * (1 + self.negatives)
         return self.epochs * -(-samples // self.batch)
 
     def footprint(self, shape: Shape, positives: int) -> int:
@@ -207,9 +216,10 @@ class LocalSGD(Method):
         total = 0
         for part in self.parts(shape):
             one = part.numbers(1)
-            total += one * rows * 4 if part.kind == "rows" else one * 2 + rows * 3 * (
-                sum(part.size)
-            )
+            if part.kind == "rows":
+                total += one * rows * 4
+            else:
+                total += one * 2 + rows * 3 * sum(part.size)
         return 4 * total
 
 

@@ -21,6 +21,7 @@ class Part:
     kind: Literal["rows", "layer", "vector"]
     size: tuple[int, ...]
     private: bool = False
+    std: float | None = None  # of the first values, instead of Xavier's
 
     def numbers(self, items: int) -> int:
         """Trainable numbers that one client handles."""
@@ -33,12 +34,13 @@ class Part:
         if self.kind == "layer":
             fan_in, fan_out = self.size
             weight = torch.randn(fan_out, fan_in, generator=rng)
+            std = self.std or sqrt(2 / (fan_in + fan_out))
             return {
-                f"{self.name}.weight": weight * sqrt(2 / (fan_in + fan_out)),
+                f"{self.name}.weight": weight * std,
                 f"{self.name}.bias": torch.zeros(fan_out),
             }
         rows = items if self.kind == "rows" else 1
-        std = sqrt(2 / (rows + self.size[0]))
+        std = self.std or sqrt(2 / (rows + self.size[0]))
         table = torch.randn(rows, self.size[0], generator=rng) * std
         return {self.name: table if self.kind == "rows" else table[0]}
 

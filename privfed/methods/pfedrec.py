@@ -27,6 +27,7 @@ class PFedRec(LinearBackbone):
     epochs: int = 1
     batch: int = 256
     item_rate: float = 80.0
+    item_std: float | None = 1.0  # as the released code has it
     view: Literal["global", "local"] = "global"
 
     keeps = "score head (weight and bias)"
@@ -38,7 +39,7 @@ class PFedRec(LinearBackbone):
         return False
 
     def tables(self, width: int) -> Sequence[Part]:
-        return [Part("items", "rows", (width,))]
+        return [Part("items", "rows", (width,), std=self.item_std)]
 
     def rates(self, shape: Shape, round: int) -> Rates:
         lr = self.learning_rate

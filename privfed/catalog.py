@@ -1,0 +1,157 @@
+"""Names of parts, and where their classes are. Listing imports none of them.
+
+Other packages add parts by entry points in the groups ``privfed.methods``,
+``privfed.defenses``, ``privfed.channels``, ``privfed.attacks`` and
+``privfed.encoders``: the name, then ``module:Class``.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal, get_args
+
+from privfed.errors import SettingsError
+
+Kind = Literal["method", "defense", "channel", "attack", "encoder"]
+KINDS: Sequence[Kind] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A catalog row: "module:Class", one line of help, settings that come with it."""
+
+    target: str
+    help: str
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+
+_FEDMR = "privfed.methods.fedmr:FedMR"
+_RELEASED = {"epochs": 5, "negatives": 1, "negatives_pool": "items_in_train"}
+
+BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
+    "method": {
+        "fedmr": Entry(
+            _FEDMR, "item ids mixed with text and images, over one of five backbones"
+        ),
+        "fedmr_release": Entry(
+            _FEDMR, "FedMR: epochs and negatives of its released code", _RELEASED
+        ),
+        "fedavg": Entry(
+            "privfed.methods.fedavg:FedAvg",
+            "shared item table, weighted averaging, private score heads",
+        ),
+        "fcf": Entry(
+            "privfed.methods.fcf:FCF",
+            "federated collaborative filtering, linear form, uniform averaging",
+        ),
+        "fedncf": Entry(
+            "privfed.methods.fedncf:FedNCF",
+            "neural collaborative filtering with a shared network",
+        ),
+        "pfedrec": Entry(
+            "privfed.methods.pfedrec:PFedRec",
+            "dual personalization: head and item steps take turns",
+        ),
+        "fedrap": Entry(
+            "privfed.methods.fedrap:FedRAP",
+            "a shared item table plus a private one on each device",
+        ),
+    },
+    "defense": {
+        "gaussian": Entry(
+            "privfed.defenses.gaussian:Gaussian",
+            "noise on uploaded gradients, unclipped: no guarantee",
+        ),
+        "dp": Entry(
+            "privfed.defenses.dp:DP",
+            "DP-SGD on each device: (epsilon, delta) for each interaction",
+        ),
+    },
+    "channel": {
+        "plain": Entry(
+            "privfed.channels.plain:Plain",
+            "uploads in the clear: the server reads every one",
+        ),
+    },
+    "attack": {
+        "support": Entry(
+            "privfed.attacks.support:Support",
+            "reads the interactions off the item ids alone",
+        ),
+        "sign_pc": Entry(
+            "privfed.attacks.sign_pc:SignPC",
+            "tells positives from sampled negatives by the sign of their rows",
+        ),
+    },
+    "encoder": {
+        "tfidf": Entry(
+            "privfed.data.encoders.tfidf:Tfidf", "word weights of titles and genres"
+        ),
+        "minilm": Entry(
+            "privfed.data.encoders.minilm:MiniLM", "sentence vectors of item texts"
+        ),
+        "clip": Entry(
+            "privfed.data.encoders.clip:Clip", "CLIP vectors of texts and images"
+        ),
+        "efficientnet": Entry(
+            "privfed.data.encoders.efficientnet:EfficientNetLite0",
+            "ImageNet features of item images",
+        ),
+    },
+}
+
+
+def entries(kind: Kind) -> Mapping[str, Entry]:
+    """All parts of a kind by name: privfed's own, then those of other packages.
+
+    Raises SettingsError where another package takes a name that is in use.
+    """
+    found = dict(BUILT_IN[kind])
+    for point in entry_points(group=f"privfed.{kind}s"):
+        if point.name in found:
+            raise SettingsError(
+                f"{kind} {point.name}: {_origin(point)} adds a name that is in use; "
+                "uninstall it, or have it renamed"
+            )
+        found[point.name] = Entry(point.value, f"from {_origin(point)}")
+    return found
+
+
+def _origin(point: EntryPoint) -> str:
+    return point.dist.name if point.dist else point.module
+
+
+def lookup(kind: Kind, name: str) -> tuple[str, Entry]:
+    """A part's name as the catalog spells it, and its row.
+
+    Raises SettingsError, with the nearest name, where there is none.
+    """
+    known = entries(kind)
+    spelled = name.replace("-", "_") if name not in known else name
+    if spelled not in known:
+        raise SettingsError(f"{kind}: no {name!r}{suggest(spelled, known)}")
+    return spelled, known[spelled]
+
+
+def find(kind: Kind, name: str) -> type[Any]:
+    """The class of a part; raises SettingsError where the name is unknown."""
+    name, entry = lookup(kind, name)
+    module, _, attribute = entry.target.partition(":")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"{kind} {name}: cannot load it: {error}") from error
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise SettingsError(f"{kind} {name}: {entry.target} is no frozen dataclass")
+    return found
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """The end of a "no such name" message: the nearest name, or all of them."""
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there is {', '.join(names)}" if names else ""

@@ -1,0 +1,107 @@
+"""Parts as users write them: ``name:key=value,key=value``, or a TOML table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Generic, TypeVar
+
+from privfed.catalog import Kind, entries, find, lookup, suggest
+from privfed.errors import SettingsError
+from privfed.fields import build, plain
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Chosen(Generic[T]):
+    """A part that a run uses: its name in the catalog, and the part itself."""
+
+    name: str
+    part: T
+
+    @property
+    def spec(self) -> str:
+        """The part as an option has it: its name, and what is not its default."""
+        default = {f.name: f.default for f in fields(self.part)}  # type: ignore[arg-type]
+        changed = [
+            f"{name}={_word(value)}"
+            for name, value in plain(self.part).items()
+            if getattr(self.part, name) != default[name]
+        ]
+        return f"{self.name}:{','.join(changed)}" if changed else self.name
+
+    def row(self) -> dict[str, Any]:
+        """The part as a TOML table, defaults too."""
+        return {"name": self.name, **plain(self.part)}
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(_word, value))
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+def choose(kind: Kind, given: Any) -> Chosen[Any]:
+    """The part that a spec or a table (its ``name`` and settings) asks for.
+
+    Raises SettingsError that names the part and the key.
+    """
+    name, entry = lookup(kind, name_in(kind, given))
+    values = {**entry.preset, **_values(kind, given)}
+    return Chosen(name, build(find(kind, name), values, f"{kind} {name}"))
+
+
+def choose_all(kind: Kind, given: Sequence[Any]) -> tuple[Chosen[Any], ...]:
+    """Several parts of a kind. Raises SettingsError where a name comes twice."""
+    chosen = tuple(choose(kind, one) for one in given)
+    names = [one.name for one in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingsError(f"{kind} {name}: given twice; give it once")
+    return chosen
+
+
+def listed(kind: Kind, given: Any) -> Sequence[Any]:
+    """What was given for a kind, as a list; ``none`` alone is an empty one."""
+    several = given if isinstance(given, list | tuple) else [given]
+    if list(several) == ["none"]:
+        return []
+    if "none" in several:
+        raise SettingsError(f"{kind}: none stands alone; leave it out, or the others")
+    return several
+
+
+def is_channel(given: Any) -> bool:
+    """Whether a ``--defense`` names a channel rather than a defense.
+
+    Raises SettingsError where it names neither.
+    """
+    name = name_in("defense", given)
+    spelled = name.replace("-", "_")
+    known = {**entries("defense"), **entries("channel")}
+    if not known.keys() & {name, spelled}:
+        raise SettingsError(f"defense: no {name!r}{suggest(spelled, known)}")
+    return bool(entries("channel").keys() & {name, spelled})
+
+
+def name_in(kind: Kind, given: Any) -> str:
+    """The name in a spec or table; raises SettingsError where there is none."""
+    name = given.get("name") if isinstance(given, Mapping) else given
+    if not isinstance(name, str):
+        raise SettingsError(f"{kind}: write a name, or a table with one, not {given!r}")
+    return name if isinstance(given, Mapping) else name.partition(":")[0].strip()
+
+
+def _values(kind: Kind, given: Any) -> Mapping[str, Any]:
+    """The settings in a spec, as text, or in a table."""
+    if isinstance(given, Mapping):
+        return {key: value for key, value in given.items() if key != "name"}
+    name, _, tail = given.partition(":")
+    found: dict[str, str] = {}
+    for pair in filter(None, tail.split(",")):
+        key, equals, value = (word.strip() for word in pair.partition("="))
+        if not equals or not key:
+            raise SettingsError(f"{kind} {name}: write key=value, not {pair!r}")
+        if key in found:
+            raise SettingsError(f"{kind} {name}: {key} is given twice")
+        found[key] = value
+    return found

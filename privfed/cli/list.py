@@ -1,0 +1,129 @@
+"""``privfed list``: what there is, and the settings of one part."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from privfed.catalog import KINDS, Kind, entries, find, lookup, suggest
+from privfed.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_EPILOG = """\b
+Examples:
+  privfed list
+  privfed list defenses
+  privfed list fedmr
+"""
+
+
+@click.command("list", epilog=_EPILOG, short_help="List parts and their settings.")
+@click.argument("what", required=False, metavar="[KIND|NAME]")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_parts(what: str | None, as_json: bool) -> None:
+    """List the methods, defenses, channels, attacks and encoders there are; those
+    of one KIND (`defenses`); or the settings of one part (`dp`), with defaults.
+    """
+    kind = next((k for k in KINDS if what in (k, f"{k}s")), None)
+    if what is not None and kind is None:
+        kind, name = _part(what)
+        facts = _facts(kind, name)
+        _show(facts, _one(facts), as_json)
+        return
+    found = {k: entries(k) for k in ([kind] if kind else KINDS)}
+    plain = {f"{k}s": {n: e.help for n, e in rows.items()} for k, rows in found.items()}
+    _show(plain, _all(plain), as_json)
+
+
+def _part(name: str) -> tuple[Kind, str]:
+    """Kind and name of a part; raises SettingsError where there is none."""
+    known: dict[str, Kind] = {n: kind for kind in KINDS for n in entries(kind)}
+    spelled = name if name in known else name.replace("-", "_")
+    if spelled not in known:
+        kinds = [f"{kind}s" for kind in KINDS]
+        raise SettingsError(f"list: no {name!r}{suggest(spelled, [*known, *kinds])}")
+    return known[spelled], spelled
+
+
+def _facts(kind: Kind, name: str) -> dict[str, Any]:
+    """What a part says of itself."""
+    from privfed.fields import plain, settings
+
+    _, entry = lookup(kind, name)
+    cls = find(kind, name)
+    told = {word: getattr(cls, word, None) for word in _SAYS}
+    defaults = plain(cls(**entry.preset))
+    return {
+        "kind": kind,
+        "name": name,
+        "help": entry.help,
+        **{word: value for word, value in told.items() if isinstance(value, str)},
+        "settings": {
+            key: {"default": defaults.get(key), "type": _type(hint)}
+            for key, hint in settings(cls).items()
+        },
+    }
+
+
+_SAYS = ("keeps", "sends", "hides", "does_not_hide", "cost", "recovers", "paper")
+
+
+def _type(hint: Any) -> str:
+    """A field's type in a user's words."""
+    from types import NoneType
+    from typing import Literal, get_args, get_origin
+
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " | ".join(map(str, inner))
+    if get_origin(hint) is tuple:
+        return f"{_type(inner[0])}+..."
+    if inner:
+        return " | ".join(_type(one) for one in inner)
+    names = {str: "text", int: "whole number", float: "number", bool: "true | false"}
+    return "none" if hint is NoneType else names.get(hint, hint.__name__)
+
+
+def _all(plain: dict[str, dict[str, str]]) -> "RenderableType":
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for kind, rows in plain.items():
+        table.add_row(f"[bold]{kind}[/]")
+        for name, help in rows.items():
+            table.add_row(f"  {name}", help)
+    return table
+
+
+def _one(facts: dict[str, Any]) -> "RenderableType":
+    from rich.console import Group
+    from rich.table import Table
+
+    said = Table.grid(padding=(0, 2))
+    for word in (word for word in _SAYS if word in facts):
+        said.add_row(word.replace("_", " "), facts[word])
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("setting", "default", "values"):
+        table.add_column(heading)
+    for key, row in facts["settings"].items():
+        table.add_row(key, _default(row["default"]), row["type"])
+    title = f"[bold]{facts['kind']} {facts['name']}[/]: {facts['help']}"
+    return Group(title, said, *(["", table] if facts["settings"] else []))
+
+
+def _default(value: Any) -> str:
+    """A default as TOML has it, without quotes."""
+    if isinstance(value, list):
+        return "+".join(map(_default, value))
+    return {None: "none", True: "true", False: "false"}.get(value, str(value))
+
+
+def _show(plain: object, table: "RenderableType", as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(plain, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(table, highlight=False)

@@ -1,0 +1,136 @@
+"""Splitting interactions into what clients train on and what is held out.
+
+A split is a part for each interaction (training, validation, test); the world is
+the same interactions grouped by part. He et al., Neural Collaborative Filtering,
+WWW 2017 (leave one out); Lin et al., MetaMF, SIGIR 2020 (ratio).
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from privfed.data.interactions import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    DataError,
+    Interactions,
+)
+from privfed.data.world import Ragged, Shape, World
+from privfed.seeds import Seeds
+
+FEWEST = 3  # interactions of a user who has held-out ones, in leave one out
+
+
+def leave_one_out(data: Interactions, explicit: bool = False) -> World:
+    """Each user's last interaction is test, the one before it validation.
+
+    Last in time, and among equal times last in file order, as in undated data. A
+    user with fewer than three interactions keeps them all in training.
+    """
+    counts = data.offsets.diff()[data.user]  # (interactions,)
+    from_end = data.offsets[data.user + 1] - 1 - torch.arange(len(data))
+    part = torch.full_like(data.user, TRAIN)
+    part[from_end == 0] = TEST
+    part[from_end == 1] = VALIDATION
+    part[counts < FEWEST] = TRAIN
+    return _world(data, part, explicit)
+
+
+def by_ratio(
+    data: Interactions,
+    seed: int,
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    explicit: bool = False,
+) -> World:
+    """Each user's interactions at random in these shares, rounded half up.
+
+    Every user keeps at least one in training. The draw is keyed by user and item,
+    so the order of the source's rows does not change it.
+    """
+    _check_ratios(ratios)
+    draw = Seeds(seed)("split").bits(data.user, data.item)
+    shuffled = torch.argsort(draw, stable=True)
+    by_user = shuffled[torch.argsort(data.user[shuffled], stable=True)]
+    rank = torch.empty_like(by_user)  # within the user, in the order drawn
+    rank[by_user] = torch.arange(len(data)) - data.offsets[data.user]
+    counts = data.offsets.diff()
+    tests = torch.minimum(_share(counts, ratios[2]), (counts - 1).clamp(min=0))
+    rest = (counts - 1 - tests).clamp(min=0)
+    validations = torch.minimum(_share(counts, ratios[1]), rest)
+    part = torch.full_like(data.user, TRAIN)
+    part[rank < (tests + validations)[data.user]] = VALIDATION
+    part[rank < tests[data.user]] = TEST
+    return _world(data, part, explicit)
+
+
+def given(data: Interactions, explicit: bool = False) -> World:
+    """The split that the source fixes. Raises DataError where it fixes none."""
+    if data.part is None:
+        raise DataError(
+            f"{data.name}: the source fixes no split; choose leave-one-out or ratio"
+        )
+    return _world(data, data.part.long(), explicit)
+
+
+def _share(counts: Tensor, ratio: float) -> Tensor:
+    """Half up, with room for the rounding of ratio itself."""
+    return torch.floor(counts.double() * ratio + 0.5 + 1e-9).long()
+
+
+def _check_ratios(ratios: tuple[float, float, float]) -> None:
+    usable = all(math.isfinite(ratio) and ratio >= 0 for ratio in ratios)
+    if not usable or ratios[0] <= 0 or abs(sum(ratios) - 1) > 1e-6:
+        raise ValueError(
+            f"ratios must be shares that add up to 1, training's above 0, got {ratios}"
+        )
+
+
+def _world(data: Interactions, part: Tensor, explicit: bool) -> World:
+    labels = _labels(data, explicit)
+    train, validation, test = (
+        _pairs(data, labels, part == which) for which in (TRAIN, VALIDATION, TEST)
+    )
+    return World(
+        name=data.name,
+        shape=Shape(data.users, data.items, widths(data.features)),
+        train=train,
+        validation=validation,
+        test=test,
+        explicit=explicit,
+        features=data.features,
+        candidates=data.candidates,
+        fingerprint=_fingerprint(data, part, explicit),
+    )
+
+
+def _labels(data: Interactions, explicit: bool) -> Tensor:
+    if not explicit:
+        return torch.ones(len(data))
+    if data.rating is None:
+        raise DataError(
+            f"{data.name}: there are no ratings to predict; leave explicit out"
+        )
+    return data.rating
+
+
+def _pairs(data: Interactions, labels: Tensor, chosen: Tensor) -> Ragged:
+    counts = torch.bincount(data.user[chosen], minlength=data.users)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    return Ragged(offsets, data.item[chosen], labels[chosen])
+
+
+def widths(features: Mapping[str, Tensor]) -> dict[str, int]:
+    """Width of each modality."""
+    return {modality: matrix.shape[1] for modality, matrix in features.items()}
+
+
+def _fingerprint(data: Interactions, part: Tensor, explicit: bool) -> str:
+    digest = hashlib.sha256(f"{data.fingerprint} {explicit}".encode())
+    digest.update(part.to(torch.int8).numpy().tobytes())
+    if data.candidates is not None:
+        digest.update(data.candidates.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,83 @@
+"""Everything that a run needs to go on: one value, saved and restored whole."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from privfed import checkpoint
+from privfed.evaluation import Ranks
+
+
+@dataclass
+class Costs:
+    """What the rounds so far took; seconds are processor seconds."""
+
+    uploads: int = 0  # clients times rounds
+    rounds: int = 0
+    bytes_up: int = 0
+    bytes_down: int = 0
+    client_seconds: float = 0.0
+    server_seconds: float = 0.0
+
+
+@dataclass
+class Best:
+    """The round that validation chose, and how often it was missed since."""
+
+    round: int = -1
+    value: float = float("-inf")
+    waited: int = 0  # evaluations without a better one
+
+
+@dataclass
+class RunState:
+    """A run between two rounds."""
+
+    model: Mapping[str, Tensor]
+    private: dict[str, Tensor]
+    memory: dict[str, Mapping[str, Tensor]]  # by attack
+    validation: Ranks
+    test: Ranks
+    best_test: Ranks
+    next: int = 0
+    best: Best = field(default_factory=Best)
+    costs: Costs = field(default_factory=Costs)
+    log: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint."""
+        ranks = {name: getattr(self, name).rank for name in _RANKS}
+        tensors: dict[str, Any] = {
+            "model": self.model,
+            "private": self.private,
+            "memory": self.memory,
+            "ranks": ranks,
+        }
+        facts = {
+            "next": self.next,
+            "best": asdict(self.best),
+            "costs": asdict(self.costs),
+            "log": self.log,
+        }
+        checkpoint.save(path, tensors, facts)
+
+    def restore(self, path: Path, device: str) -> None:
+        """Go back to a checkpoint of the same run."""
+        tensors, facts = checkpoint.load(path)
+        self.model = {n: v.to(device) for n, v in tensors["model"].items()}
+        for name, value in tensors.get("private", {}).items():
+            self.private[name].copy_(value)
+        self.memory = {
+            name: {n: v.to(device) for n, v in memory.items()}
+            for name, memory in tensors.get("memory", {}).items()
+        }
+        for name, value in tensors["ranks"].items():
+            getattr(self, name).rank.copy_(value)
+        self.next, self.log = facts["next"], facts["log"]
+        self.best, self.costs = Best(**facts["best"]), Costs(**facts["costs"])
+
+
+_RANKS = ("validation", "test", "best_test")

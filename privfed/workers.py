@@ -1,0 +1,54 @@
+"""Worker threads that hand back results in the order of the work."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Workers:
+    """Runs shards side by side; a bounded number of results waits at any time."""
+
+    def __init__(self, pool: ThreadPoolExecutor, count: int) -> None:
+        self._pool, self._count = pool, count
+
+    def map(self, work: Callable[[T], R], over: Iterable[T]) -> Iterator[R]:
+        """Yield ``work(x)`` for each x, in order."""
+        waiting: deque[Future[R]] = deque()
+        for x in over:
+            waiting.append(self._pool.submit(work, x))
+            if len(waiting) > self._count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+@contextmanager
+def workers(count: int, device: torch.device) -> Iterator[Workers]:
+    """Open ``count`` worker threads on a device.
+
+    Each computes with one thread: the order in which a number is summed must not
+    depend on how many cores there are.
+    """
+    before = torch.get_num_threads()
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        torch.set_default_device(device)
+
+    torch.set_num_threads(1)
+    with ThreadPoolExecutor(count, "privfed", prepare) as pool:
+        try:
+            with device:
+                yield Workers(pool, count)
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+        finally:
+            torch.set_num_threads(before)

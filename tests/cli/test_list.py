@@ -1,0 +1,61 @@
+"""``privfed list``: what there is, in words and as JSON."""
+
+import json
+
+import pytest
+
+from privfed.catalog import BUILT_IN, KINDS
+from privfed.cli import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_list_names_every_part(capsys: Capture) -> None:
+    assert main(["list"]) == 0
+
+    told = capsys.readouterr().out
+    for kind in KINDS:
+        assert f"{kind}s" in told
+        for name in BUILT_IN[kind]:
+            assert name in told
+
+
+@pytest.mark.parametrize("word", ["defense", "defenses"])
+def test_list_of_a_kind_holds_that_kind_only(capsys: Capture, word: str) -> None:
+    assert main(["list", word, "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"defenses": {n: e.help for n, e in BUILT_IN["defense"].items()}}
+
+
+def test_list_of_a_part_shows_its_settings(capsys: Capture) -> None:
+    assert main(["list", "dp"]) == 0
+
+    told = capsys.readouterr().out
+    assert "does not hide" in told
+    for line in told.splitlines():
+        if line.startswith("delta"):
+            assert line.split() == ["delta", "1e-05", "number"]
+            break
+    else:
+        pytest.fail("no line for delta")
+    assert "plan" not in [line.split(" ")[0] for line in told.splitlines()]
+
+
+def test_list_of_a_part_as_json_has_defaults_with_its_preset(capsys: Capture) -> None:
+    assert main(["list", "fedmr-release", "--json"]) == 0
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["name"] == "fedmr_release"
+    assert told["settings"]["epochs"] == {"default": 5, "type": "whole number"}
+    assert told["settings"]["fusion"]["type"] == "mix | sum | mlp | gate"
+
+
+def test_a_part_without_settings_is_told_too(capsys: Capture) -> None:
+    assert main(["list", "support"]) == 0
+    assert "attack support" in capsys.readouterr().out
+
+
+def test_an_unknown_word_is_told_the_nearest(capsys: Capture) -> None:
+    assert main(["list", "defences"]) == 2
+    assert "did you mean 'defenses'?" in capsys.readouterr().err
