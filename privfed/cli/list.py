@@ -49,12 +49,12 @@ def _part(name: str) -> tuple[Kind, str]:
 
 def _facts(kind: Kind, name: str) -> dict[str, Any]:
     """What a part says of itself."""
-    from privfed.fields import plain, settings
+    from privfed.fields import build, plain, settings
 
     _, entry = lookup(kind, name)
     cls = find(kind, name)
     told = {word: getattr(cls, word, None) for word in _SAYS}
-    defaults = plain(cls(**entry.preset))
+    defaults = plain(build(cls, entry.preset, f"{kind} {name}"))
     return {
         "kind": kind,
         "name": name,
@@ -88,36 +88,42 @@ def _type(hint: Any) -> str:
 
 def _all(plain: dict[str, dict[str, str]]) -> "RenderableType":
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for kind, rows in plain.items():
-        table.add_row(f"[bold]{kind}[/]")
+        table.add_row(Text(kind, style="bold"))
         for name, help in rows.items():
-            table.add_row(f"  {name}", help)
+            table.add_row(Text(f"  {name}"), Text(help))
     return table
 
 
 def _one(facts: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     said = Table.grid(padding=(0, 2))
     for word in (word for word in _SAYS if word in facts):
-        said.add_row(word.replace("_", " "), facts[word])
+        said.add_row(word.replace("_", " "), Text(facts[word]))
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("setting", "default", "values"):
         table.add_column(heading)
     for key, row in facts["settings"].items():
-        table.add_row(key, _default(row["default"]), row["type"])
-    title = f"[bold]{facts['kind']} {facts['name']}[/]: {facts['help']}"
-    return Group(title, said, *(["", table] if facts["settings"] else []))
+        table.add_row(key, Text(_default(row["default"])), row["type"])
+    title = Text(f"{facts['kind']} {facts['name']}", style="bold")
+    title.append(f": {facts['help']}", style="not bold")
+    if not facts["settings"]:
+        return Group(title, said)
+    return Group(title, said, "", table)
 
 
 def _default(value: Any) -> str:
-    """A default as TOML has it, without quotes."""
+    """A default as an option writes it."""
     if isinstance(value, list):
         return "+".join(map(_default, value))
-    return {None: "none", True: "true", False: "false"}.get(value, str(value))
+    word = str(value)
+    return word.lower() if value is None or isinstance(value, bool) else word
 
 
 def _show(plain: object, table: "RenderableType", as_json: bool) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from privfed.devices.batches import Batch
+from privfed.devices.frozen import Frozen
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +46,12 @@ class Local:
     """A shard's own copies of everything that it trains; stepped in place.
 
     A linear layer ``name`` is the pair ``name.weight`` (clients, out, in) and
-    ``name.bias`` (clients, out).
+    ``name.bias`` (clients, out). A layer in ``frozen`` is a row table instead.
     """
 
     rows: dict[str, Tensor]  # (clients, rows, width)
     dense: dict[str, Tensor]  # (clients, ...)
+    frozen: Mapping[str, Frozen] = field(default_factory=dict)
 
 
 def step(local: Local, batch: Batch, grads: Grads, rate: Mapping[str, float]) -> None:

@@ -31,6 +31,7 @@ class Tape:
         self._rows: dict[str, Tensor] = {}
         self._layers: dict[str, tuple[Tensor, Tensor]] = {}
         self._vectors: dict[str, Tensor] = {}
+        self._frozen: dict[str, Tensor] = {}
         self._projected: dict[str, str] = {}  # table -> layer that reads it
 
     def rows(self, table: str) -> Tensor:
@@ -54,6 +55,12 @@ class Tape:
         self._projected.update(dict.fromkeys(reads, name))
         return out
 
+    def frozen(self, name: str) -> Tensor:
+        """Each sample's output of a layer with fixed input, (clients, samples, out)."""
+        out = self.local.frozen[name].output(self.local.rows[name])
+        self._frozen[name] = self.batch.rows(out).requires_grad_()
+        return self._frozen[name]
+
     def vector(self, name: str) -> Tensor:
         """A client's own vector, once for each sample: (clients, samples, width)."""
         samples = self.batch.weight.shape[1]
@@ -63,7 +70,7 @@ class Tape:
 
     def gradients(self, loss: Tensor) -> Grads:
         """Differentiate the sum over clients of their losses."""
-        rows, vectors = self._rows, self._vectors
+        rows, vectors = {**self._rows, **self._frozen}, self._vectors
         outs = {name: out for name, (_, out) in self._layers.items()}
         nodes = [*rows.values(), *outs.values(), *vectors.values()]
         # An input that a method leaves out (an ablated modality) has gradient zero.

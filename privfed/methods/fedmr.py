@@ -130,6 +130,13 @@ class FedMR(LocalSGD):
             phases.append(rates)
         return phases
 
+    def fixed(self, cohort: Cohort) -> Mapping[str, Tensor]:
+        used = self._used(cohort.features)
+        return {
+            f"project.{name}": table if name in used else torch.zeros_like(table)
+            for name, table in cohort.features.items()
+        }
+
     def backward(
         self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
@@ -140,8 +147,12 @@ class FedMR(LocalSGD):
             "id": self._project_id(tape, [p.name for p in core.tables(1)], used)
         }
         for name, table in cohort.features.items():
+            layer = f"project.{name}"
+            if layer in local.frozen:
+                projected[name] = tape.frozen(layer)
+                continue
             raw = table[batch.item] if name in used else _zeros(batch, table.shape[1])
-            projected[name] = tape.linear(f"project.{name}", raw)
+            projected[name] = tape.linear(layer, raw)
         outputs = fusion.outputs(tape.linear, projected)
         x = outputs[0]
         if fusion.kind == "mix":

@@ -16,6 +16,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, collect, padded
+from privfed.devices.frozen import Frozen
 from privfed.devices.gradients import Grads, Local, step
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import Method, Round, State, Trained
@@ -72,6 +73,10 @@ class LocalSGD(Method):
     ) -> tuple[Tensor, Grads]:
         """Each client's mean loss, (clients,), and its gradients."""
 
+    def fixed(self, cohort: Cohort) -> Mapping[str, Tensor]:
+        """Shared layers that read public features only: name to (items, in)."""
+        return {}
+
     @property
     @abstractmethod
     def weighted(self) -> bool:
@@ -112,7 +117,8 @@ class LocalSGD(Method):
         stream = round.stream.of("negatives", 0 if once else 1)
         samples = collect(cohort, self.sampling(), stream)
         parts = self.parts(cohort.shape)
-        local = _copy(parts, model, private, samples)
+        fixed = {} if round.privacy else self.fixed(cohort)  # noise needs the weights
+        local = _copy(parts, model, private, samples, fixed)
         if round.privacy is None:
             loss = self._epochs(local, samples, round)
         else:
@@ -185,6 +191,9 @@ class LocalSGD(Method):
                 rows = _noise_other_rows(rows, cohort, part, round, spread, before)
             (kept if part.private else shared)[part.name] = rows
         dense, own = {}, {}
+        for name, layer in local.frozen.items():
+            change = layer.change(local.rows[name])
+            dense[f"{name}.weight"], dense[f"{name}.bias"] = change
         for name, value in local.dense.items():
             if name in model:
                 dense[name] = value - model[name]
@@ -224,13 +233,23 @@ class LocalSGD(Method):
 
 
 def _copy(
-    parts: Sequence[Part], model: State, private: State, samples: Samples
+    parts: Sequence[Part],
+    model: State,
+    private: State,
+    samples: Samples,
+    fixed: Mapping[str, Tensor],
 ) -> Local:
     clients = samples.cohort.clients
     rows: dict[str, Tensor] = {}
     dense: dict[str, Tensor] = {}
+    frozen: dict[str, Frozen] = {}
     for part in parts:
-        if part.kind == "rows" and part.private:
+        if part.name in fixed:
+            name = part.name
+            weight, bias = model[f"{name}.weight"], model[f"{name}.bias"]
+            frozen[name] = Frozen.of(samples, fixed[name], weight, bias)
+            rows[name] = torch.zeros_like(frozen[name].start)
+        elif part.kind == "rows" and part.private:
             changed = private[part.name][clients[:, None], samples.item]
             rows[part.name] = changed + model[part.name + START][samples.item]
         elif part.kind == "rows":
@@ -243,7 +262,7 @@ def _copy(
                 else:
                     value = model[name]
                     dense[name] = value.expand(len(clients), *value.shape).clone()
-    return Local(rows, dense)
+    return Local(rows, dense, frozen)
 
 
 def _merged(phases: Sequence[Rates]) -> dict[str, float]:

