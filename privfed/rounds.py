@@ -94,9 +94,7 @@ def run(
             loop.round(state)
             if progress:
                 progress(state.next, setup.rounds, state.log[-1])
-            if keeping and (
-                state.next % keeping.every == 0 or loop.finished(state)
-            ):
+            if keeping and (state.next % keeping.every == 0 or loop.finished(state)):
                 state.save(keeping.path)
         return loop.outcome(state)
 

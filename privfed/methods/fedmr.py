@@ -6,7 +6,7 @@ averages over the items the client interacted with. The released code differs in
 each of these points.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -22,6 +22,7 @@ from privfed.errors import SettingsError
 from privfed.interfaces import Round, State
 from privfed.messages import Rows
 from privfed.methods.backbone import (
+    HEAD,
     Backbone,
     LinearBackbone,
     cross_entropy,
@@ -138,32 +139,37 @@ class FedMR(LocalSGD):
         }
 
     def backward(
-        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+        self,
+        local: Local,
+        batch: Batch,
+        cohort: Cohort,
+        round: Round,
+        only: Collection[str] = (),
     ) -> tuple[Tensor, Grads]:
+        core = self.core
+        if set(only) == {HEAD}:  # no need to go back through the fusion
+            with torch.no_grad():
+                x = self._fused(Tape(local, batch), cohort, round)
+            tape = Tape(local, batch)
+            loss = cross_entropy(core.head(tape, x), batch)
+            return loss.detach(), tape.gradients(loss)
         tape = Tape(local, batch)
-        core, fusion = self.core, self._fusion(cohort.shape)
-        used = self._used(cohort.features)
-        projected = {
-            "id": self._project_id(tape, [p.name for p in core.tables(1)], used)
-        }
-        for name, table in cohort.features.items():
-            layer = f"project.{name}"
-            if layer in local.frozen:
-                projected[name] = tape.frozen(layer)
-                continue
-            raw = table[batch.item] if name in used else _zeros(batch, table.shape[1])
-            projected[name] = tape.linear(layer, raw)
-        outputs = fusion.outputs(tape.linear, projected)
-        x = outputs[0]
-        if fusion.kind == "mix":
-            keep = self._keep(cohort, batch, round) if self.dropout else None
-            share = route(tape.linear, outputs, keep)
-            x = mix(outputs, self._shared(share, batch))
-        logit = core.head(tape, x)
-        loss = cross_entropy(logit, batch)
+        loss = cross_entropy(core.head(tape, self._fused(tape, cohort, round)), batch)
         grads = tape.gradients(loss)
         value, extra = core.penalty(local, batch, round.number)
         return (loss + value).detach(), _with_penalty(grads, extra)
+
+    def _fused(self, tape: Tape, cohort: Cohort, round: Round) -> Tensor:
+        """Each sample's item vector, (clients, samples, width)."""
+        fusion, used = self._fusion(cohort.shape), self._used(cohort.features)
+        tables = [part.name for part in self.core.tables(1)]
+        projected = {"id": self._project_id(tape, tables, used)}
+        for name, table in cohort.features.items():
+            projected[name] = _project(tape, name, table, name in used)
+        outputs = fusion.outputs(tape.linear, projected)
+        if fusion.kind != "mix":
+            return outputs[0]
+        return mix(outputs, self._shares_of(tape, outputs, cohort, round))
 
     def _project_id(self, tape: Tape, tables: list[str], used: set[str]) -> Tensor:
         rows = [tape.batch.rows(tape.local.rows[name]) for name in tables]
@@ -176,17 +182,30 @@ class FedMR(LocalSGD):
         total = rows[0] if len(rows) == 1 else rows[0] + rows[1]
         return tape.linear("project.id", total, reads=tuple(tables))
 
-    def _keep(self, cohort: Cohort, batch: Batch, round: Round) -> Tensor:
-        stream = round.stream.of("dropout", batch.epoch)
-        samples = batch.weight.shape[1]
-        return dropout_mask(stream, cohort.clients, samples, batch.start, self.width)
-
-    def _shared(self, share: Tensor, batch: Batch) -> Tensor:
-        """One mixture a client: the mean over its positives, (clients, 1, experts)."""
+    def _shares_of(
+        self, tape: Tape, outputs: Sequence[Tensor], cohort: Cohort, round: Round
+    ) -> Tensor:
+        """Expert mixture while training, (clients, 1 or samples, experts)."""
+        batch = tape.batch
+        chosen, hits = batch.positive, batch.weight * batch.target
+        if chosen is None or self.router == "item":
+            chosen = torch.arange(hits.shape[1]).expand_as(hits)
+        else:
+            real, chosen = chosen >= 0, chosen.clamp_min(0)
+            hits = hits.gather(1, chosen) * real
+            at = chosen[..., None].expand(-1, -1, self.width)
+            outputs = [out.gather(1, at) for out in outputs]
+        keep = None
+        if self.dropout:
+            stream = round.stream.of("dropout", batch.epoch)
+            keep = dropout_mask(
+                stream, cohort.clients, chosen + batch.start, self.width
+            )
+        share = route(tape.linear, outputs, keep)
         if self.router == "item":
             return share
-        positive = (batch.weight * batch.target)[..., None]
-        return _mean((share * positive).sum(1), positive.sum(1))[:, None]
+        hits = hits[..., None]
+        return _mean((share * hits).sum(1), hits.sum(1))[:, None]
 
     def private_training(self) -> Self:
         return replace(super().private_training(), router="item")
@@ -243,17 +262,17 @@ class FedMR(LocalSGD):
 
 
 def dropout_mask(
-    stream: Stream, clients: Tensor, samples: int, start: int, width: int
+    stream: Stream, clients: Tensor, samples: Tensor, width: int
 ) -> Tensor:
     """Units to keep at rate 1/2, (clients, samples, width): a random bit each.
 
-    ``start`` is the number of the first sample in its epoch.
+    ``samples``, (clients, samples), numbers the samples in their epoch.
     """
     words = -(-width // _LANES)
-    counter = torch.arange(samples * words) + start * words
-    bits = stream.bits(clients[:, None], counter[None])
+    counter = (samples[..., None] * words + torch.arange(words)).flatten(1)
+    bits = stream.bits(clients[:, None], counter)
     lanes = (bits[..., None] >> torch.arange(_LANES)) & 1
-    return lanes.view(len(clients), samples, -1)[..., :width].float()
+    return lanes.view(len(clients), samples.shape[1], -1)[..., :width].float()
 
 
 def _mean(total: Tensor, count: Tensor) -> Tensor:
@@ -284,8 +303,13 @@ def _of_sender(private: State, cohort: Cohort) -> Linear:
     return linear
 
 
-def _zeros(batch: Batch, width: int) -> Tensor:
-    return torch.zeros(*batch.weight.shape, width)
+def _project(tape: Tape, name: str, table: Tensor, used: bool) -> Tensor:
+    """A modality's projection; zeros go in where it is ablated."""
+    layer = f"project.{name}"
+    if layer in tape.local.frozen:
+        return tape.frozen(layer)
+    raw = table[tape.batch.item]
+    return tape.linear(layer, raw if used else torch.zeros_like(raw))
 
 
 def _with_penalty(grads: Grads, extra: Mapping[str, Tensor]) -> Grads:

@@ -5,7 +5,7 @@ DP-SGD, uploads and averaging are here, once.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -69,9 +69,17 @@ class LocalSGD(Method):
 
     @abstractmethod
     def backward(
-        self, local: Local, batch: Batch, cohort: Cohort, round: Round
+        self,
+        local: Local,
+        batch: Batch,
+        cohort: Cohort,
+        round: Round,
+        only: Collection[str] = (),
     ) -> tuple[Tensor, Grads]:
-        """Each client's mean loss, (clients,), and its gradients."""
+        """Each client's mean loss, (clients,), and its gradients.
+
+        Where ``only`` names parts, the gradients of others may be left out.
+        """
 
     def fixed(self, cohort: Cohort) -> Mapping[str, Tensor]:
         """Shared layers that read public features only: name to (items, in)."""
@@ -140,7 +148,7 @@ class LocalSGD(Method):
             )
             for batch in batches:
                 for rates in phases:
-                    loss, grads = self.backward(local, batch, cohort, round)
+                    loss, grads = self.backward(local, batch, cohort, round, rates)
                     step(local, batch, grads, rates)
         return loss
 

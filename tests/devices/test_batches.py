@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privfed.data.cohort import cohort_of
-from privfed.devices.batches import Batch, Samples, bucket, collect, padded
+from privfed.devices.batches import LANE, Batch, Samples, bucket, collect, padded
 from privfed.devices.negatives import Negatives
 from privfed.seeds import Seeds
 from tests.worlds import everyone, uneven, world
@@ -48,8 +48,8 @@ def plain(samples: Samples, client: int) -> Counter[tuple[int, float]]:
 def test_padding_is_enough_and_less_than_a_quarter_over(size: int) -> None:
     room = padded(size)
     assert room >= size
-    assert room % 32 == 0
-    assert room - size < max(32, size / 4)
+    assert room % LANE == 0
+    assert room - size < max(LANE, size / 4)
 
 
 def test_a_bucket_is_a_function_of_the_count_alone() -> None:

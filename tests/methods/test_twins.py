@@ -210,11 +210,12 @@ def test_dropout_differs_by_step_and_client() -> None:
     """Two epochs of one client: a mask that repeats would keep the same units."""
     stream = SEEDS("dropout test")
     clients = torch.arange(50)
-    mask = dropout_mask(stream, clients, 20, 0, 33)
+    samples = torch.arange(20).expand(50, -1)
+    mask = dropout_mask(stream, clients, samples, 33)
 
     assert mask.shape == (50, 20, 33)
     assert 0.48 < mask.mean().item() < 0.52
-    assert torch.equal(mask[:, 5:], dropout_mask(stream, clients, 15, 5, 33))
+    assert torch.equal(mask[:, 5:], dropout_mask(stream, clients, samples[:, 5:], 33))
     assert not torch.equal(mask[0], mask[1])
-    other = dropout_mask(stream.of("x", 1), clients, 20, 0, 33)
+    other = dropout_mask(stream.of("x", 1), clients, samples, 33)
     assert 0.45 < (mask == other).float().mean().item() < 0.55

@@ -172,8 +172,8 @@ def dropout(
     if not isinstance(method, FedMR) or not method.dropout:
         return None
     stream = round.stream.of("dropout", epoch)
-    samples = batch.item.shape[1]
-    return dropout_mask(stream, cohort.clients, samples, batch.start, method.width)[0]
+    samples = batch.start + torch.arange(batch.item.shape[1])[None]
+    return dropout_mask(stream, cohort.clients, samples, method.width)[0]
 
 
 def train_one(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from privfed.data.interactions import DataError
@@ -51,8 +52,9 @@ def delimited(path: Path, layout: Layout) -> pd.DataFrame:
         data, separator = data.replace(separator.encode(), b"\t"), "\t"
     columns = _placed(path, data, separator, layout)
     try:
-        frame = _parse(data, separator, columns, layout)
-    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        with np.errstate(invalid="ignore"):  # 1e999 is refused below, by its line
+            frame = _parse(data, separator, columns, layout)
+    except (ValueError, TypeError, OverflowError, pd.errors.ParserError) as error:
         raise _blame(path, data, separator, columns, layout, error) from error
     if _incomplete(frame, columns):
         raise _blame(path, data, separator, columns, layout, None)
@@ -70,7 +72,7 @@ def _placed(
         first = data.split(b"\n", 1)[0].decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise not_utf8(path, data, error) from error
-    names = [name.strip() for name in next(_rows(first, separator, layout))]
+    names = [name.strip() for name in next(_rows(path, first, separator, layout), [])]
     return tuple(_place(path, names, column) for column in layout.columns)
 
 
@@ -136,7 +138,7 @@ def _blame(
     except UnicodeDecodeError as undecodable:
         return not_utf8(path, data, undecodable)
     number = 0
-    for number, cells in enumerate(_rows(lines, separator, layout), 1):
+    for number, cells in enumerate(_rows(path, lines, separator, layout), 1):
         if layout.header and number == 1:
             continue
         fault = _fault(cells, columns)
@@ -148,9 +150,17 @@ def _blame(
     return DataError(f"{path}: {reason}; correct or remove that row")
 
 
-def _rows(lines: str, separator: str, layout: Layout) -> Iterator[list[str]]:
+def _rows(
+    path: Path, lines: str, separator: str, layout: Layout
+) -> Iterator[list[str]]:
     quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if layout.quoted else csv.QUOTE_NONE
-    return csv.reader(io.StringIO(lines), delimiter=separator, quoting=quoting)
+    reader = csv.reader(io.StringIO(lines), delimiter=separator, quoting=quoting)
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, line {reader.line_num}: {error}; correct the line"
+        ) from error
 
 
 def _fault(cells: Sequence[str], columns: Sequence[Column]) -> str:

@@ -16,6 +16,7 @@ from privfed.data.interactions import DataError, Interactions, Scale
 Order = Literal["number", "appearance", "index"]
 Repeats = Literal["refuse", "keep", "drop"]
 MAX_IDS = 50_000_000
+_LATEST = 2.0**53  # beyond it, floats no longer tell stamps apart
 _INDEX_SLACK = 100  # an index may leave this many gaps for each row
 
 
@@ -98,8 +99,14 @@ def _times(rows: Rows) -> NDArray[np.int64] | None:
     """Whole time stamps, -1 where a row has none; None where no row has one."""
     if "time" not in rows.frame or bool(rows.frame["time"].isna().all()):
         return None
-    filled = rows.frame["time"].fillna(-1)
-    return np.asarray(filled.to_numpy(dtype=np.float64).astype(np.int64))
+    time = rows.frame["time"].to_numpy(dtype=np.float64)
+    wrong = np.flatnonzero((time < 0) | (time >= _LATEST))
+    if len(wrong):
+        raise DataError(
+            f"{rows.place(wrong[0])}: {time[wrong[0]]:g} is no time stamp; count "
+            "(milli)seconds since 1970, or leave the cell empty"
+        )
+    return np.nan_to_num(time, nan=-1).astype(np.int64)
 
 
 def _index(
@@ -142,9 +149,9 @@ def _kept(
     if repeats == "refuse" and again.any():
         second = int(np.flatnonzero(again)[0])
         first = int(np.flatnonzero((pair == pair.iloc[second]).to_numpy())[0])
-        row = rows.frame.iloc[second]
+        twice = rows.frame["user"].iloc[second], rows.frame["item"].iloc[second]
         raise DataError(
-            f"{rows.place(second)}: user {row['user']} has item {row['item']} a "
+            f"{rows.place(second)}: user {twice[0]} has item {twice[1]} a "
             f"second time (first: {rows.place(first)}); remove one of the rows"
         )
     return np.flatnonzero(~again)

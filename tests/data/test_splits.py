@@ -1,0 +1,174 @@
+"""Splits partition the interactions, and hold out what they say."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privfed.data import splits
+from privfed.data.interactions import DataError, Interactions
+from privfed.data.world import Ragged, World
+
+
+def interactions(times: list[list[int]], dated: bool = True) -> Interactions:
+    """Users with an item for each time; rows sorted as readers sort them."""
+    users = [sorted(mine) for mine in times]
+    user = [at for at, mine in enumerate(users) for _ in mine]
+    item = [n for mine in users for n in range(len(mine))]
+    return Interactions(
+        name="made",
+        users=len(users),
+        items=max([*item, 0]) + 1,
+        user=torch.tensor(user, dtype=torch.int64),
+        item=torch.tensor(item, dtype=torch.int64),
+        rating=torch.arange(1.0, len(user) + 1),
+        time=torch.tensor([t for mine in users for t in mine]) if dated else None,
+    )
+
+
+def pairs(part: Ragged) -> list[tuple[int, int]]:
+    return list(zip(part.owner.tolist(), part.item.tolist(), strict=True))
+
+
+def everything(world: World) -> list[tuple[int, int]]:
+    return [
+        p for part in (world.train, world.validation, world.test) for p in pairs(part)
+    ]
+
+
+worlds = st.lists(st.lists(st.integers(0, 9), max_size=12), min_size=1, max_size=9)
+
+
+@given(worlds)
+def test_leave_one_out_equals_a_plain_loop(times: list[list[int]]) -> None:
+    world = splits.leave_one_out(interactions(times))
+
+    train, validation, test = [], [], []
+    for user, mine in enumerate(times):
+        items = list(range(len(mine)))
+        if len(items) >= 3:
+            test.append((user, items.pop()))
+            validation.append((user, items.pop()))
+        train += [(user, item) for item in items]
+    assert pairs(world.train) == train
+    assert pairs(world.validation) == validation
+    assert pairs(world.test) == test
+
+
+@given(worlds, st.integers(0, 5))
+def test_by_ratio_partitions_in_the_shares_of_each_user(
+    times: list[list[int]], seed: int
+) -> None:
+    data = interactions(times)
+    world = splits.by_ratio(data, seed)
+
+    whole = list(zip(data.user.tolist(), data.item.tolist(), strict=True))
+    assert sorted(everything(world)) == whole
+    for user, mine in enumerate(times):
+        held = int(len(mine) * 0.1 + 0.5)
+        assert int(world.test.counts[user]) == held
+        assert int(world.validation.counts[user]) == held
+
+
+def test_by_ratio_depends_on_the_seed_alone() -> None:
+    data = interactions([list(range(50))])
+
+    first, again, other = (splits.by_ratio(data, seed) for seed in (0, 0, 1))
+
+    assert pairs(first.test) == pairs(again.test) != pairs(other.test)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_by_ratio_does_not_depend_on_the_order_of_rows() -> None:
+    data = interactions([list(range(20)), list(range(20))])
+    flipped = data.item.reshape(2, 20).flip(1).flatten()
+    other = Interactions("made", 2, 20, data.user, flipped)
+
+    assert set(pairs(splits.by_ratio(data, 3).test)) == set(
+        pairs(splits.by_ratio(other, 3).test)
+    )
+
+
+def test_by_ratio_holds_out_every_item_about_equally_often() -> None:
+    data = interactions([list(range(10))] * 2000)
+
+    counts = torch.bincount(splits.by_ratio(data, 0).test.item, minlength=10)
+
+    assert counts.sum() == 2000
+    assert bool(((counts - 200).abs() < 5 * (200 * 0.9) ** 0.5).all())
+
+
+def test_training_keeps_one_interaction_whatever_the_ratios() -> None:
+    data = interactions([[1], [1, 2], [1, 2, 3]])
+
+    world = splits.by_ratio(data, 0, (0.02, 0.49, 0.49))
+
+    assert bool((world.train.counts == 1).all())
+
+
+@pytest.mark.parametrize(
+    "ratios", [(0.8, 0.1, 0.2), (0, 0.5, 0.5), (1.2, -0.1, -0.1), (float("nan"), 0, 1)]
+)
+def test_ratios_must_be_shares(ratios: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="ratios must be shares"):
+        splits.by_ratio(interactions([[1, 2]]), 0, ratios)
+
+
+def test_given_follows_the_source() -> None:
+    data = interactions([[1, 2, 3, 4]])
+    part = torch.tensor([2, 0, 1, 0], dtype=torch.int8)
+    world = splits.given(Interactions("made", 1, 4, data.user, data.item, part=part))
+
+    assert pairs(world.train) == [(0, 1), (0, 3)]
+    assert pairs(world.validation) == [(0, 2)]
+    assert pairs(world.test) == [(0, 0)]
+
+
+def test_given_needs_a_split_and_explicit_needs_ratings() -> None:
+    data = interactions([[1, 2, 3]])
+    bare = Interactions("bare", 1, 3, data.user, data.item)
+
+    with pytest.raises(DataError, match="fixes no split; choose leave-one-out"):
+        splits.given(bare)
+    with pytest.raises(DataError, match="no ratings to predict; leave explicit out"):
+        splits.leave_one_out(bare, explicit=True)
+
+
+def test_labels_are_ratings_only_where_explicit() -> None:
+    data = interactions([[1, 2, 3, 4]])
+
+    ratings = splits.leave_one_out(data, explicit=True)
+    ones = splits.leave_one_out(data)
+
+    assert ratings.explicit
+    assert not ones.explicit
+    assert ratings.test.label.tolist() == [4.0]
+    assert ones.train.label.tolist() == [1.0, 1.0]
+    assert ratings.fingerprint != ones.fingerprint
+
+
+def test_features_and_negatives_pass_through() -> None:
+    data = interactions([[1, 2, 3]])
+    features = {"text": torch.ones(3, 7)}
+    negatives = torch.tensor([[0, 1]])
+    full = Interactions(
+        "full", 1, 3, data.user, data.item, features=features, candidates=negatives
+    )
+
+    world = splits.leave_one_out(full)
+
+    assert world.candidates is negatives
+    assert world.shape.widths == {"text": 7}
+    assert world.features is features
+
+
+def test_no_split_changes_what_it_was_given() -> None:
+    data = interactions([[1, 2, 3, 4], [5, 6, 7]])
+    before = (data.user.clone(), data.item.clone(), data.fingerprint)
+
+    splits.by_ratio(data, 0)
+    splits.leave_one_out(data)
+
+    assert data.user.equal(before[0])
+    assert data.item.equal(before[1])
+    assert data.fingerprint == before[2]
