@@ -31,6 +31,13 @@ class Protocol:
     at: tuple[int, ...] = (10, 5, 20)
     every: int = 5
 
+    def __post_init__(self) -> None:
+        if not self.at or min(self.at) < 1:
+            raise ValueError(f"at needs cut-offs of 1 or more, got {self.at}")
+        for name in ("negatives", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+
     def describe(self, world: World) -> str:
         """The words that a table puts beside its figures."""
         if self.ranking == "full":

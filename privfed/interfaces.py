@@ -1,7 +1,7 @@
 """The kinds of part that can be added to privfed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -94,6 +94,10 @@ class Method(ABC):
 
         Raises SettingsError where the method has none.
         """
+
+    def warnings(self) -> Sequence[str]:
+        """What a reader of this method's figures must be told."""
+        return ()
 
     @abstractmethod
     def steps(self, interactions: int) -> int:

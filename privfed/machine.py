@@ -20,7 +20,9 @@ _ROWS = 8192  # padded positives a shard aims at: enough to amortize, small for 
 
 def parse_bytes(text: str) -> int:
     """Read "4GiB", "512 MiB" or "2e9" as bytes; raise SettingsError otherwise."""
-    match = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kmgt]?i?b?)\s*", text.lower())
+    match = re.fullmatch(
+        r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*([kmgt]?i?b?)\s*", text.lower()
+    )
     if not match:
         raise SettingsError(f"memory: {text!r} is no size; write 4GiB or 500MB")
     unit = match[2].removesuffix("b")
@@ -39,8 +41,9 @@ class Machine:
     shard: int = 512
 
     def __post_init__(self) -> None:
-        if self.workers < 1 or self.shard < 1:
-            raise ValueError("workers and shard must be at least 1")
+        for name in ("memory", "workers", "shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
 
     def shards(
         self, counts: Tensor, shape: Shape, method: Method, dense: bool
@@ -52,7 +55,7 @@ class Machine:
         """
         sizes = bucket(counts)
         shards: list[Tensor] = []
-        for size in sizes.unique().tolist():
+        for size in torch.unique(sizes).tolist():
             members = (sizes == size).nonzero()[:, 0]
             need = method.footprint(shape, shape.items if dense else size)
             room = self.memory // (4 * self.workers) // need

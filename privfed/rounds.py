@@ -48,8 +48,8 @@ class Setup:
     channel: Channel
     defenses: Sequence[Defense] = ()
     attacks: Mapping[str, Attack] = field(default_factory=dict)
-    sampling: Sampling = Sampling()
-    protocol: Protocol = Protocol()
+    sampling: Sampling = field(default_factory=Sampling)
+    protocol: Protocol = field(default_factory=Protocol)
     rounds: int = 50
     patience: int = 0
     seed: int = 0
@@ -70,7 +70,7 @@ class Outcome:
 
     state: RunState
     guesses: Mapping[str, Guess | NotApplicable]
-    guarantees: Mapping[str, Guarantee]
+    guarantees: Sequence[Guarantee]  # by defense
     priors: Mapping[str, Prior]
 
 
@@ -307,7 +307,7 @@ class _Loop:
             return cohort, validation, test
 
         for cohort, validation, test in self.crew.map(
-            work, held.nonzero()[:, 0].split(chunk)
+            work, torch.split(held.nonzero()[:, 0], chunk)
         ):
             state.validation.put(cohort.clients, validation)
             state.test.put(cohort.clients, test)
@@ -316,10 +316,7 @@ class _Loop:
         guesses: dict[str, Guess | NotApplicable] = dict(self.refused)
         for name, memory in state.memory.items():
             guesses[name] = self.setup.attacks[name].guess(memory, self.priors[name])
-        guarantees = {
-            type(given).__name__.lower(): ready.guarantee()
-            for given, ready in zip(self.setup.defenses, self.defenses, strict=True)
-        }
+        guarantees = [defense.guarantee() for defense in self.defenses]
         return Outcome(state, guesses, guarantees, self.priors)
 
 

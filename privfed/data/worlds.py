@@ -23,7 +23,9 @@ def demo(
     order = np.argsort(-(log_odds + rng.gumbel(size=log_odds.shape)), axis=1)
     counts = np.clip(rng.lognormal(3.1, 0.5, users).astype(int), 8, items // 3)
     user = np.repeat(np.arange(users), counts)
-    item = np.concatenate([rng.permutation(o[:c]) for o, c in zip(order, counts, strict=True)])
+    item = np.concatenate(
+        [rng.permutation(o[:c]) for o, c in zip(order, counts, strict=True)]
+    )
     return Interactions(
         name="demo",
         users=users,

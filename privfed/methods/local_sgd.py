@@ -224,6 +224,14 @@ class LocalSGD(Method):
         """Negatives from the whole catalog: no draw depends on anybody's data."""
         return replace(self, negatives_exclude="nothing", negatives_pool="all_items")
 
+    def warnings(self) -> Sequence[str]:
+        if self.negatives_exclude != "all_interactions":
+            return ()
+        return (
+            "negatives exclude held-out items, which tells the model what they are: "
+            "utility is inflated; compare with negatives_exclude=train_only",
+        )
+
     def steps(self, interactions: int) -> int:
         samples = interactions * (1 + self.negatives)
         return self.epochs * -(-samples // self.batch)

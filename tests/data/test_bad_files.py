@@ -74,6 +74,11 @@ BAD = [
     ("table", "log.csv", "user,rating\n1,2\n", "no item column"),
     ("table", "log.csv", "user,item,split\n1,2,later\n", "line 2: split 'later'"),
     ("table", "log.csv", "user,item\n,2\n", "line 2: user is ''"),
+    ("table", "log.csv", "user,\ritem\n1,2\n", "line 1: new-line character"),
+    ("table", "log.csv", "user,item,time\n1,2,-7\n", "line 2: -7 is no time stamp"),
+    ("table", "log.csv", "user,item,time\n1,2,1e300\n", "line 2: 1e+300 is no time"),
+    ("ml-100k", "u.data", "1.5\t1\t5\t9\n", "line 1: user is '1.5', not a whole"),
+    ("ml-100k", "u.data", "1e999\t1\t5\t9\n", "line 1: user is '1e999', not a whole"),
 ]
 
 

@@ -208,6 +208,7 @@ def is_standard(ratio: float, count: int) -> bool:
         FedRAP(width=8, learning_rate=0.2),
         FedNCF(width=8, learning_rate=0.2),
         PFedRec(width=8, learning_rate=0.2),
+        FedMR(width=8, id_width=8, learning_rate=0.2),
     ],
     ids=ids,
 )
@@ -216,7 +217,7 @@ def test_noise_has_the_stated_scale_on_every_number(
 ) -> None:
     """A client without data sends nothing but noise: its scale can be measured."""
     method = method.private_training()
-    of = world([[]] * 40, items=64)
+    of = world([[]] * 40, items=64, features={"image": torch.ones(64, 8)})
     model, private = method.init(of.shape, SEEDS("init"))
     rule = InteractionDP(2.0, 3.0, 0.5, steps, expected=10)
     result = method.train(model, private, everyone(of), replace(ROUND, privacy=rule))

@@ -1,5 +1,6 @@
 """Precomputed item features: ``.npy`` files, never unpickled."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ def matrix(path: Path, rows: int) -> Tensor:
     rows, or holds a value that is not finite.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        with warnings.catch_warnings(action="ignore"):  # of headers by Python 2
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header fails in a dozen ways
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(
             f"{path}: cut off or no plain .npy array ({reason}); save it again "
             "with numpy.save of floats"

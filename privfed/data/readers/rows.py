@@ -106,7 +106,7 @@ def _times(rows: Rows) -> NDArray[np.int64] | None:
             f"{rows.place(wrong[0])}: {time[wrong[0]]:g} is no time stamp; count "
             "(milli)seconds since 1970, or leave the cell empty"
         )
-    return np.nan_to_num(time, nan=-1).astype(np.int64)
+    return np.where(np.isnan(time), -1, time).astype(np.int64)
 
 
 def _index(

@@ -95,7 +95,10 @@ def _header(path: Path) -> list[str]:
     if path.suffix == ".parquet":
         return parquet.header(path)
     line = first_line(path).lstrip("\ufeff")
-    cells = next(csv.reader([line], delimiter=_separator(path)), [])
+    try:
+        cells = next(csv.reader([line], delimiter=_separator(path)), [])
+    except csv.Error as error:
+        raise DataError(f"{path}, line 1: {error}; correct the line") from error
     return [cell.strip() for cell in cells]
 
 

@@ -1,0 +1,205 @@
+"""From settings to a result and a run folder."""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import privfed
+from privfed import figures
+from privfed.config import RunSettings
+from privfed.data.load import load
+from privfed.data.world import Source
+from privfed.interfaces import Attack
+from privfed.result import Result
+from privfed.rounds import Keeping, Outcome, Setup, run
+from privfed.seeds import Seeds
+
+Progress = Callable[[int, int, int, Mapping[str, float]], None]
+
+_LIBRARIES = ("torch", "numpy", "scipy", "dp-accounting", "safetensors")
+_NO_MATTER = ("machine", "out", "checkpoint_every")  # what changes no result
+
+
+def execute(settings: RunSettings, resume: bool, progress: Progress) -> Result:
+    """Run every seed, measure, and leave a run folder.
+
+    The folder, ``settings.out / result.id``, holds ``result.json``,
+    ``rounds.jsonl``, ``settings.toml`` and checkpoints. Its name is a hash of
+    settings, data and code, so ``resume`` finds the run that it goes on with.
+    """
+    source = load(settings.data)
+    name = run_id(settings, source)
+    folder = settings.out / name
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    _write(folder / "settings.toml", settings.to_toml())
+    outcomes = [
+        _one_seed(settings, source, folder, seed, resume, progress)
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+    ]
+    result = assemble(settings, source, name, outcomes)
+    lines = [json.dumps(row, allow_nan=False) for row in result.rounds]
+    _write(folder / "rounds.jsonl", "\n".join(lines) + "\n")
+    _write(folder / "result.json", json.dumps(result.json(), indent=2, allow_nan=False))
+    return result
+
+
+def run_id(settings: RunSettings, source: Source) -> str:
+    """Method, defenses and a hash of all that the result depends on."""
+    plain = {k: v for k, v in settings.plain().items() if k not in _NO_MATTER}
+    told = json.dumps([plain, source.world.fingerprint, _code()], sort_keys=True)
+    names = [settings.method.name, *(one.name for one in settings.defense)]
+    return "-".join([*names, hashlib.sha256(told.encode()).hexdigest()[:8]])
+
+
+@cache
+def _code() -> str:
+    """A hash of privfed's own source: a change of code is another run."""
+    digest = hashlib.sha256()
+    root = Path(privfed.__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _one_seed(
+    settings: RunSettings,
+    source: Source,
+    folder: Path,
+    seed: int,
+    resume: bool,
+    progress: Progress,
+) -> Outcome:
+    setup = Setup(
+        source.world,
+        settings.method.part,
+        settings.channel.part,
+        tuple(one.part for one in settings.defense),
+        {one.name: one.part for one in settings.attack},
+        settings.sampling,
+        settings.protocol,
+        settings.rounds,
+        settings.patience,
+        seed,
+    )
+    path = folder / "checkpoints" / f"seed-{seed}.safetensors"
+    keeping = Keeping(path, settings.checkpoint_every, resume)
+
+    def told(round: int, rounds: int, row: Mapping[str, float]) -> None:
+        progress(seed, round, rounds, row)
+
+    return run(setup, settings.machine, keeping, told)
+
+
+def assemble(
+    settings: RunSettings, source: Source, name: str, outcomes: Sequence[Outcome]
+) -> Result:
+    """Everything measured, as one result."""
+    world, protocol = source.world, settings.protocol
+    seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
+    draws = Seeds(settings.seed)("bootstrap")
+    leaked, prior, refused = figures.recovered(outcomes, world, draws)
+    floor = figures.popular(world, protocol, seeds)
+    references = {key: {"popularity": value} for key, value in floor.items()}
+    result = Result(
+        id=name,
+        method=settings.method.spec,
+        defenses=tuple(one.spec for one in settings.defense),
+        attacks=tuple(one.spec for one in settings.attack),
+        data=_described(source),
+        protocol=protocol.describe(world),
+        seeds=seeds,
+        figures={
+            **figures.utility(outcomes, protocol, draws),
+            **leaked,
+            **figures.costs(outcomes),
+        },
+        references={**references, **prior},
+        privacy=dict(
+            zip(
+                (one.name for one in settings.defense),
+                outcomes[0].guarantees,
+                strict=True,
+            )
+        ),
+        not_applicable=refused,
+        rounds=_rounds(seeds, outcomes),
+        settings=settings.plain(),
+        versions=_versions(),
+    )
+    return replace(result, notes=tuple(_notes(settings, source, outcomes, result)))
+
+
+def _described(source: Source) -> dict[str, Any]:
+    world = source.world
+    return {
+        "name": world.name,
+        "clients": world.shape.clients,
+        "items": world.shape.items,
+        "interactions": sum(
+            len(part.item) for part in (world.train, world.validation, world.test)
+        ),
+        "split": source.split,
+        "features": dict(world.shape.widths),
+        "fingerprint": world.fingerprint,
+    }
+
+
+def _rounds(
+    seeds: Sequence[int], outcomes: Sequence[Outcome]
+) -> tuple[Mapping[str, float], ...]:
+    return tuple(
+        {"seed": float(seed), **row}
+        for seed, outcome in zip(seeds, outcomes, strict=True)
+        for row in outcome.state.log
+    )
+
+
+def _notes(
+    settings: RunSettings,
+    source: Source,
+    outcomes: Sequence[Outcome],
+    result: Result,
+) -> list[str]:
+    """What a reader must know to read the figures rightly."""
+    best = ", ".join(str(outcome.state.best.round) for outcome in outcomes)
+    told = [f"utility is that of round {best}, chosen on validation items"]
+    told += settings.method.part.warnings()
+    told += [
+        f"{one.name} is granted {_granted(one.part)}"
+        for one in settings.attack
+        if _granted(one.part)
+    ]
+    key = f"utility.ndcg@{settings.protocol.at[0]}"
+    figure, floor = result.figures.get(key), result.references.get(key)
+    if figure and floor and figure.value <= floor["popularity"]:
+        told.append("ranking by popularity serves clients as well as this run does")
+    return told + list(source.notes)
+
+
+def _granted(attack: Attack) -> str:
+    words = {"popularity": "the items' popularity", "features": "the item features"}
+    return " and ".join(w for name, w in words.items() if getattr(attack.knows, name))
+
+
+def _versions() -> dict[str, str]:
+    found = {name: version(name) for name in _LIBRARIES}
+    return {
+        "privfed": privfed.__version__,
+        "python": platform.python_version(),
+        **found,
+        "code": _code()[:16],
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a whole file or none."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

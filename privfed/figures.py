@@ -1,0 +1,138 @@
+"""What runs measured, as figures with intervals: one run's clients, or several seeds."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import cohort_of
+from privfed.data.world import World
+from privfed.evaluation import Protocol, Ranks, ranks
+from privfed.interfaces import NotApplicable
+from privfed.metrics import fairness, intervals, leakage
+from privfed.references import popularity
+from privfed.result import Figure
+from privfed.rounds import Outcome
+from privfed.seeds import Seeds, Stream
+from privfed.views import Guess, Prior
+
+Figures = Mapping[str, Figure]
+
+
+def utility(outcomes: Sequence[Outcome], protocol: Protocol, draws: Stream) -> Figures:
+    """HR@K and NDCG@K on held-out test items, at the round validation chose."""
+    each = [outcome.state.best_test.per_client(protocol.at) for outcome in outcomes]
+    found = {
+        f"utility.{name}": _over([one[name] for one in each], draws.of(name))
+        for name in each[0]
+    }
+    key = f"ndcg@{protocol.at[0]}"
+    spread = [fairness.deviation(one[key]) for one in each if len(one[key])]
+    if spread:
+        found[f"fairness.{key}_std"] = _of_seeds(spread)
+    return found
+
+
+def popular(world: World, protocol: Protocol, seeds: Sequence[int]) -> dict[str, float]:
+    """What ranking by popularity reaches under the same protocol, by utility key."""
+    found: list[Mapping[str, Tensor]] = []
+    for seed in seeds:
+        candidates = protocol.candidates(world, Seeds(seed))
+        measured = Ranks.none(world.test)
+        clients = world.test.counts.nonzero()[:, 0]
+        for part in torch.split(clients, 512):
+            cohort = cohort_of(world, part)
+            scores = popularity(world).expand(len(part), -1)
+            measured.put(part, ranks(scores, cohort, world.test, candidates))
+        found.append(measured.per_client(protocol.at))
+    return {
+        f"utility.{name}": float(
+            torch.stack([one[name].mean() for one in found]).mean()
+        )
+        for name in found[0]
+        if len(found[0][name])
+    }
+
+
+def recovered(
+    outcomes: Sequence[Outcome], world: World, draws: Stream
+) -> tuple[Figures, Mapping[str, Mapping[str, float]], Mapping[str, str]]:
+    """How well attacks recovered the interactions that devices trained on.
+
+    Returns the figures, what the prior alone reaches by key, and the attacks that
+    could not run with their reasons.
+    """
+    figures: dict[str, Figure] = {}
+    prior: dict[str, Mapping[str, float]] = {}
+    refused: dict[str, str] = {}
+    for name, guess in outcomes[0].guesses.items():
+        if isinstance(guess, NotApplicable):
+            refused[name] = guess.reason
+            continue
+        guesses = [_guess(outcome, name) for outcome in outcomes]
+        blind = [
+            _without_uploads(outcome.priors[name], one, world)
+            for outcome, one in zip(outcomes, guesses, strict=True)
+        ]
+        scores = [leakage.score(one, world.train) for one in guesses]
+        floors = [leakage.score(one, world.train) for one in blind]
+        for metric in scores[0]:
+            key = f"leakage.{name}.{metric}"
+            figures[key] = _over([s[metric] for s in scores], draws.of(key))
+            floor = torch.stack([f[metric].nanmean() for f in floors])
+            prior[key] = {"prior": float(floor.mean())}
+        gain = [s["f1"] - f["f1"] for s, f in zip(scores, floors, strict=True)]
+        figures[f"leakage.{name}.f1_advantage"] = _over(gain, draws.of(name))
+    return figures, prior, refused
+
+
+def _guess(outcome: Outcome, name: str) -> Guess:
+    guess = outcome.guesses[name]
+    assert isinstance(guess, Guess)
+    return guess
+
+
+def _without_uploads(prior: Prior, guess: Guess, world: World) -> Guess:
+    """A guess from popularity alone: an attack must tell more than this."""
+    known = replace(prior, popularity=world.popularity)
+    mean = len(world.train.item) / max(1, int((world.train.counts > 0).sum()))
+    return leakage.prior_guess(known, guess.clients, mean)
+
+
+def costs(outcomes: Sequence[Outcome]) -> Figures:
+    """Bytes and seconds of a client in a round, and seconds of the server."""
+    spent = [outcome.state.costs for outcome in outcomes]
+
+    def mean(pick: Callable[[int], float]) -> Figure:
+        return Figure(sum(map(pick, range(len(spent)))) / len(spent))
+
+    return {
+        "cost.bytes_up": mean(lambda k: spent[k].bytes_up / spent[k].uploads),
+        "cost.bytes_down": mean(lambda k: spent[k].bytes_down / spent[k].uploads),
+        "cost.client_seconds": mean(
+            lambda k: spent[k].client_seconds / spent[k].uploads
+        ),
+        "cost.server_seconds": mean(
+            lambda k: spent[k].server_seconds / spent[k].rounds
+        ),
+    }
+
+
+def _over(each: Sequence[Tensor], draws: Stream) -> Figure:
+    """A mean over clients; its interval over seeds, or over clients for one seed."""
+    means = [float(values.double().nanmean()) for values in each]
+    if len(each) > 1:
+        return _of_seeds(means)
+    low, high = intervals.bootstrap(each[0], draws)
+    if low != low:  # too few clients to resample
+        return Figure(means[0])
+    return Figure(means[0], low, high, "clients")
+
+
+def _of_seeds(values: Sequence[float]) -> Figure:
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return Figure(mean)
+    low, high = intervals.over_seeds(values)
+    return Figure(mean, low, high, "seeds")
