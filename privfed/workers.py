@@ -15,14 +15,23 @@ R = TypeVar("R")
 class Workers:
     """Runs shards side by side; a bounded number of results waits at any time."""
 
-    def __init__(self, pool: ThreadPoolExecutor, count: int) -> None:
-        self._pool, self._count = pool, count
+    def __init__(
+        self, pool: ThreadPoolExecutor, count: int, device: torch.device
+    ) -> None:
+        self._pool, self._count, self._device = pool, count, device
 
     def map(self, work: Callable[[T], R], over: Iterable[T]) -> Iterator[R]:
         """Yield ``work(x)`` for each x, in order."""
         waiting: deque[Future[R]] = deque()
+
+        def there(x: T) -> R:
+            # not once for the thread: what a thread keeps of it until its end may
+            # outlive the interpreter, which then aborts
+            with self._device:
+                return work(x)
+
         for x in over:
-            waiting.append(self._pool.submit(work, x))
+            waiting.append(self._pool.submit(there, x))
             if len(waiting) > self._count:
                 yield waiting.popleft().result()
         while waiting:
@@ -38,15 +47,12 @@ def workers(count: int, device: torch.device) -> Iterator[Workers]:
     """
     before = torch.get_num_threads()
 
-    def prepare() -> None:
-        torch.set_num_threads(1)
-        torch.set_default_device(device)
-
     torch.set_num_threads(1)
-    with ThreadPoolExecutor(count, "privfed", prepare) as pool:
+    one = (1,)
+    with ThreadPoolExecutor(count, "privfed", torch.set_num_threads, one) as pool:
         try:
             with device:
-                yield Workers(pool, count)
+                yield Workers(pool, count, device)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -12,7 +12,9 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from privfed.data.cohort import Cohort
 from privfed.devices.batches import Samples
 
 
@@ -30,8 +32,11 @@ class Frozen:
     ) -> Self:
         """Look at ``features`` (items, in) through a layer of one round's model."""
         own = features[samples.item]
+        start = (features @ weight.T + bias)[samples.item]
+        if _worth_keeping(features, samples.cohort):
+            return cls(own, start, _among(_catalog(features), samples.item))
         gram = torch.baddbmm(torch.ones(1, 1, 1), own, own.transpose(1, 2))
-        return cls(own, (features @ weight.T + bias)[samples.item], gram)
+        return cls(own, start, gram)
 
     def output(self, dual: Tensor) -> Tensor:
         """The layer's output at every row, (clients, rows, out)."""
@@ -40,3 +45,27 @@ class Frozen:
     def change(self, dual: Tensor) -> tuple[Tensor, Tensor]:
         """What the steps did to weight (clients, out, in) and bias (clients, out)."""
         return torch.bmm(dual.transpose(1, 2), self.input), dual.sum(1)
+
+
+_MOST = 4096  # items whose Gram matrix is kept: 64 MiB at most
+_grams = WeakTensorKeyDictionary()
+
+
+def _worth_keeping(features: Tensor, cohort: Cohort) -> bool:
+    """Whether a table is a world's own, and small enough to keep its Gram matrix."""
+    own = any(features is table for table in cohort.features.values())
+    return own and len(features) <= _MOST
+
+
+def _catalog(features: Tensor) -> Tensor:
+    """X X^T + 1 of all items; computed once for as long as the features live."""
+    found: Tensor | None = _grams.get(features)
+    if found is None:
+        found = torch.addmm(features.new_ones(1, 1), features, features.T)
+        _grams[features] = found
+    return found
+
+
+def _among(gram: Tensor, item: Tensor) -> Tensor:
+    """Each client's own rows and columns, (clients, rows, rows)."""
+    return torch.take(gram, item[:, :, None] * len(gram) + item[:, None])

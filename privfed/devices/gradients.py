@@ -14,6 +14,7 @@ from torch import Tensor
 
 from privfed.devices.batches import Batch
 from privfed.devices.frozen import Frozen
+from privfed.devices.low_rank import LowRank
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,14 @@ class Local:
     """A shard's own copies of everything that it trains; stepped in place.
 
     A linear layer ``name`` is the pair ``name.weight`` (clients, out, in) and
-    ``name.bias`` (clients, out). A layer in ``frozen`` is a row table instead.
+    ``name.bias`` (clients, out). A layer in ``frozen`` is a row table instead; one in
+    ``low_rank`` keeps its change apart.
     """
 
     rows: dict[str, Tensor]  # (clients, rows, width)
     dense: dict[str, Tensor]  # (clients, ...)
     frozen: Mapping[str, Frozen] = field(default_factory=dict)
+    low_rank: Mapping[str, LowRank] = field(default_factory=dict)
 
 
 def step(local: Local, batch: Batch, grads: Grads, rate: Mapping[str, float]) -> None:
@@ -60,7 +63,9 @@ def step(local: Local, batch: Batch, grads: Grads, rate: Mapping[str, float]) ->
     Rows step last: a layer's recorded input may be the very table that they change.
     """
     for name, layer in grads.layers.items():
-        if name in rate:
+        if name in rate and name in local.low_rank:
+            local.low_rank[name].step(layer.input, layer.delta, rate[name])
+        elif name in rate:
             weight, bias = local.dense[f"{name}.weight"], local.dense[f"{name}.bias"]
             weight.baddbmm_(layer.delta.transpose(1, 2), layer.input, alpha=-rate[name])
             bias.sub_(layer.delta.sum(1), alpha=rate[name])

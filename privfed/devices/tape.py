@@ -46,9 +46,11 @@ class Tape:
         ``reads`` names tables whose rows sum to ``x``: their gradients are then
         kept as a product with this layer's weight, never written out.
         """
-        weight = self.local.dense[f"{name}.weight"]
-        bias = self.local.dense[f"{name}.bias"]
-        out = affine(x, weight, bias)
+        if name in self.local.low_rank:
+            out = self.local.low_rank[name].output(x)
+        else:
+            weight = self.local.dense[f"{name}.weight"]
+            out = affine(x, weight, self.local.dense[f"{name}.bias"])
         if not out.requires_grad:
             out.requires_grad_()
         self._layers[name] = (x.detach(), out)
@@ -78,10 +80,14 @@ class Tape:
         row_grads = {name: RowGrad(next(found)) for name in rows}
         deltas = {name: next(found) for name in outs}
         for table, layer in self._projected.items():
-            weight = self.local.dense[f"{layer}.weight"]
-            row_grads[table] = RowGrad(deltas[layer], weight.clone())
+            row_grads[table] = self._row_grad(layer, deltas[layer])
         return Grads(
             row_grads,
             {n: LayerGrad(x, deltas[n]) for n, (x, _) in self._layers.items()},
             {name: next(found) for name in vectors},
         )
+
+    def _row_grad(self, layer: str, delta: Tensor) -> RowGrad:
+        if layer in self.local.low_rank:
+            return RowGrad(self.local.low_rank[layer].back(delta))
+        return RowGrad(delta, self.local.dense[f"{layer}.weight"].clone())

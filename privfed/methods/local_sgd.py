@@ -18,6 +18,7 @@ from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, collect, padded
 from privfed.devices.frozen import Frozen
 from privfed.devices.gradients import Grads, Local, step
+from privfed.devices.low_rank import LowRank, pays
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import Method, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
@@ -125,20 +126,26 @@ class LocalSGD(Method):
         stream = round.stream.of("negatives", 0 if once else 1)
         samples = collect(cohort, self.sampling(), stream)
         parts = self.parts(cohort.shape)
-        fixed = {} if round.privacy else self.fixed(cohort)  # noise needs the weights
-        local = _copy(parts, model, private, samples, fixed)
+        if round.privacy is None:
+            steps, fixed = self._full_steps(samples), self.fixed(cohort)
+        else:
+            steps, fixed = 0, {}  # noise needs the weights themselves
+        local = _copy(parts, model, private, samples, fixed, steps)
         if round.privacy is None:
             loss = self._epochs(local, samples, round)
         else:
             loss = self._private_steps(local, samples, round, round.privacy)
         return self._leave(parts, model, private, local, samples, round, loss)
 
+    def _full_steps(self, samples: Samples) -> int:
+        """How often a layer steps on all samples at once; 0 where batches are cut."""
+        return self.epochs if samples.slot[0].numel() <= self.batch else 0
+
     def _epochs(self, local: Local, samples: Samples, round: Round) -> Tensor:
         cohort = samples.cohort
         phases = self.phases(cohort.shape, round.number)
-        most = samples.slot.shape[1] * samples.slot.shape[2]
         loss = torch.zeros(len(cohort.clients))
-        full = samples.full() if most <= self.batch else None
+        full = samples.full() if self._full_steps(samples) else None
         for epoch in range(self.epochs):
             shuffle = round.stream.of("shuffle")
             batches = (
@@ -198,15 +205,7 @@ class LocalSGD(Method):
                 before = private[part.name][cohort.clients] if part.private else None
                 rows = _noise_other_rows(rows, cohort, part, round, spread, before)
             (kept if part.private else shared)[part.name] = rows
-        dense, own = {}, {}
-        for name, layer in local.frozen.items():
-            change = layer.change(local.rows[name])
-            dense[f"{name}.weight"], dense[f"{name}.bias"] = change
-        for name, value in local.dense.items():
-            if name in model:
-                dense[name] = value - model[name]
-            else:
-                own[name] = value
+        dense, own = _moved(local, model, private, cohort.clients)
         weight = cohort.counts.float() if self.weighted and not round.privacy else None
         scale = {n: rates[dpsgd.base(n)] for n in [*shared, *dense]}
         uploads = Uploads(cohort.clients, shared, dense, weight, scale)
@@ -254,11 +253,14 @@ def _copy(
     private: State,
     samples: Samples,
     fixed: Mapping[str, Tensor],
+    steps: int,
 ) -> Local:
     clients = samples.cohort.clients
     rows: dict[str, Tensor] = {}
     dense: dict[str, Tensor] = {}
     frozen: dict[str, Frozen] = {}
+    low_rank: dict[str, LowRank] = {}
+    most = steps * max(samples.item.shape[1], samples.slot.shape[1])
     for part in parts:
         if part.name in fixed:
             name = part.name
@@ -270,15 +272,45 @@ def _copy(
             rows[part.name] = changed + model[part.name + START][samples.item]
         elif part.kind == "rows":
             rows[part.name] = model[part.name][samples.item]
+        elif part.kind == "layer" and steps and pays(part.size, most):
+            ends = (f"{part.name}.weight", f"{part.name}.bias")
+            weight, bias = (_start(name, model, private, clients) for name in ends)
+            low_rank[part.name] = LowRank.of(weight, bias, most)
         else:
             ends = (".weight", ".bias") if part.kind == "layer" else ("",)
             for name in (part.name + end for end in ends):
-                if part.private:
-                    dense[name] = private[name][clients].clone()
-                else:
-                    value = model[name]
-                    dense[name] = value.expand(len(clients), *value.shape).clone()
-    return Local(rows, dense, frozen)
+                start = _start(name, model, private, clients)
+                dense[name] = start.clone(memory_format=torch.contiguous_format)
+    return Local(rows, dense, frozen, low_rank)
+
+
+def _start(name: str, model: State, private: State, clients: Tensor) -> Tensor:
+    """A layer's or vector's value at the start of a round, (clients, ...)."""
+    if name in model:
+        return model[name].expand(len(clients), *model[name].shape)
+    return private[name][clients]
+
+
+def _moved(
+    local: Local, model: State, private: State, clients: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What layers and vectors shared by all moved by, and what private ones are now."""
+    shared: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = {}
+    for name, value in local.dense.items():
+        if name in model:
+            shared[name] = value - model[name]
+        else:
+            own[name] = value
+    changes = {n: layer.change(local.rows[n]) for n, layer in local.frozen.items()}
+    changes |= {n: layer.change() for n, layer in local.low_rank.items()}
+    for layer, change in changes.items():
+        for name, moved in zip((f"{layer}.weight", f"{layer}.bias"), change, strict=True):
+            if name in model:
+                shared[name] = moved
+            else:
+                own[name] = private[name][clients] + moved
+    return shared, own
 
 
 def _merged(phases: Sequence[Rates]) -> dict[str, float]:
