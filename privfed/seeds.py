@@ -8,6 +8,7 @@ operation; Gaussian noise comes from one ``torch.Generator`` a client. Both simu
 devices and are not cryptographic.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -55,13 +56,15 @@ class Stream:
         """Uniform integers in [0, high); the bias is below high / 2**63."""
         return self.bits(client, counter) % high
 
-    def normal(self, client: int, out: Tensor) -> Tensor:
-        """Fill ``out`` with standard normal draws of one client's own generator."""
-        seed = int(self.bits(torch.tensor(client), torch.tensor(0)))
-        generator = torch.Generator().manual_seed(seed)
-        if out.device.type == "cpu":
-            return out.normal_(generator=generator)
-        return out.copy_(torch.randn(out.shape, generator=generator, dtype=out.dtype))
+    def normal(self, clients: Tensor, out: Sequence[Tensor]) -> None:
+        """Fill each client's tensor with standard normal draws of its own generator."""
+        seeds = self.bits(clients, torch.zeros_like(clients)).tolist()
+        for seed, part in zip(seeds, out, strict=True):
+            generator = torch.Generator().manual_seed(seed)
+            if part.device.type == "cpu":
+                part.normal_(generator=generator)
+            else:  # the draws of a CPU, so that a device changes none
+                part.copy_(torch.randn(part.shape, generator=generator, device="cpu"))
 
     def generator(self) -> torch.Generator:
         """A generator for draws that concern no single client."""

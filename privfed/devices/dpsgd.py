@@ -149,6 +149,4 @@ class NoiseSource:
         return out
 
     def _fill(self, what: str, parts: list[Tensor]) -> None:
-        stream = self.stream.of(what, self.number)
-        for client, part in zip(self.clients.tolist(), parts, strict=True):
-            stream.normal(client, part)  # one generator a client, not one draw
+        self.stream.of(what, self.number).normal(self.clients, parts)

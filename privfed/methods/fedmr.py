@@ -16,7 +16,7 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
-from privfed.devices.gradients import Grads, Local, RowGrad
+from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.devices.tape import Tape
 from privfed.errors import SettingsError
 from privfed.interfaces import Round, State
@@ -146,17 +146,38 @@ class FedMR(LocalSGD):
         round: Round,
         only: Collection[str] = (),
     ) -> tuple[Tensor, Grads]:
-        core = self.core
-        if set(only) == {HEAD}:  # no need to go back through the fusion
-            with torch.no_grad():
-                x = self._fused(Tape(local, batch), cohort, round)
-            tape = Tape(local, batch)
-            loss = cross_entropy(core.head(tape, x), batch)
-            return loss.detach(), tape.gradients(loss)
         tape = Tape(local, batch)
-        loss = cross_entropy(core.head(tape, self._fused(tape, cohort, round)), batch)
+        return self._headed(tape, self._fused(tape, cohort, round), round)
+
+    def turns(
+        self,
+        local: Local,
+        batch: Batch,
+        cohort: Cohort,
+        round: Round,
+        phases: Sequence[Rates],
+    ) -> Tensor:
+        """As for any method; one pass through the fusion serves the head's turn too.
+
+        The head's step does not move the vectors that it reads.
+        """
+        if len(phases) != 2 or set(phases[0]) != {HEAD}:
+            return super().turns(local, batch, cohort, round, phases)
+        tape = Tape(local, batch)
+        x = self._fused(tape, cohort, round)
+        alone = Tape(local, batch)
+        _, grads = self._headed(alone, x.detach(), round)
+        step(local, batch, grads, phases[0])
+        loss, grads = self._headed(tape, x, round)
+        step(local, batch, grads, phases[1])
+        return loss
+
+    def _headed(self, tape: Tape, x: Tensor, round: Round) -> tuple[Tensor, Grads]:
+        """Loss and gradients of the head and of all that the tape has recorded."""
+        core, batch = self.core, tape.batch
+        loss = cross_entropy(core.head(tape, x), batch)
         grads = tape.gradients(loss)
-        value, extra = core.penalty(local, batch, round.number)
+        value, extra = core.penalty(tape.local, batch, round.number)
         return (loss + value).detach(), _with_penalty(grads, extra)
 
     def _fused(self, tape: Tape, cohort: Cohort, round: Round) -> Tensor:

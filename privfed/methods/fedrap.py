@@ -61,11 +61,10 @@ class FedRAP(LinearBackbone):
             return 0.0, {}
         shared = batch.rows(local.rows["items"])
         gap = batch.rows(local.rows["own_items"]) - shared
-        share = batch.share[..., None] / shared.shape[2]
-        pull = (2 * on * self.apart) * share * gap
-        value = on * (
-            self.sparse * (share * shared.abs()).sum((1, 2))
-            - self.apart * (share * gap.square()).sum((1, 2))
+        share = on * batch.share / shared.shape[2]  # (clients, samples)
+        value = share * (
+            self.sparse * shared.abs().sum(2) - self.apart * gap.square().sum(2)
         )
-        lasso = (on * self.sparse) * share * shared.sign()
-        return value, {"items": pull + lasso, "own_items": -pull}
+        pull = gap * (2 * self.apart * share)[..., None]
+        lasso = shared.sign() * (self.sparse * share)[..., None]
+        return value.sum(1), {"items": lasso.add_(pull), "own_items": pull.neg_()}

@@ -48,7 +48,8 @@ class Fusion:
         """Each expert's item vectors, from the projected inputs."""
         found: list[Tensor] = []
         if "sum" in self.experts:
-            found.append(torch.stack(list(projected.values())).sum(0))
+            first, *others = projected.values()
+            found.append(sum(others, first))
         if "mlp" in self.experts:
             joined = torch.cat(list(projected.values()), dim=-1)
             hidden = torch.relu(linear("expert.mlp0", joined))
@@ -75,5 +76,5 @@ def route(linear: Linear, outputs: Sequence[Tensor], keep: Tensor | None) -> Ten
 
 def mix(outputs: Sequence[Tensor], share: Tensor) -> Tensor:
     """Weighted sum of the experts; ``share`` is (..., experts)."""
-    parts = [out * share[..., k, None] for k, out in enumerate(outputs)]
-    return torch.stack(parts).sum(0)
+    first, *others = (out * share[..., k, None] for k, out in enumerate(outputs))
+    return sum(others, first)

@@ -154,16 +154,29 @@ class LocalSGD(Method):
                 else samples.mini(self.batch, shuffle, epoch)
             )
             for batch in batches:
-                for rates in phases:
-                    loss, grads = self.backward(local, batch, cohort, round, rates)
-                    step(local, batch, grads, rates)
+                loss = self.turns(local, batch, cohort, round, phases)
+        return loss
+
+    def turns(
+        self,
+        local: Local,
+        batch: Batch,
+        cohort: Cohort,
+        round: Round,
+        phases: Sequence[Rates],
+    ) -> Tensor:
+        """Step every phase on one batch, in turn; return the last one's loss."""
+        loss = torch.zeros(len(cohort.clients))
+        for rates in phases:
+            loss, grads = self.backward(local, batch, cohort, round, rates)
+            step(local, batch, grads, rates)
         return loss
 
     def _private_steps(
         self, local: Local, samples: Samples, round: Round, rule: dpsgd.InteractionDP
     ) -> Tensor:
         cohort, group = samples.cohort, samples.slot.shape[2]
-        rates = _merged(self.phases(cohort.shape, round.number))
+        rates = self._rates(cohort.shape, round)
         loss = torch.zeros(len(cohort.clients))
         for number in range(rule.steps):
             draws = round.stream.of("poisson")
@@ -176,6 +189,18 @@ class LocalSGD(Method):
             dpsgd.add_noise(local, rates, rule.noise, noise)
         return loss / max(rule.expected, 1.0)
 
+    def _rates(self, shape: Shape, round: Round) -> Rates:
+        """Learning rates by part; under DP-SGD one for all, the least.
+
+        A rate that makes up for averaging over clients who did not touch a row
+        would multiply the noise, which they all send, by as much.
+        """
+        phases = self.phases(shape, round.number)
+        rates = {name: rate for phase in phases for name, rate in phase.items()}
+        if round.privacy is None:
+            return rates
+        return dict.fromkeys(rates, min(rates.values()))
+
     def _leave(
         self,
         parts: Sequence[Part],
@@ -187,7 +212,7 @@ class LocalSGD(Method):
         loss: Tensor,
     ) -> Trained:
         cohort = samples.cohort
-        rates = _merged(self.phases(cohort.shape, round.number))
+        rates = self._rates(cohort.shape, round)
         shared: dict[str, Rows] = {}
         kept: dict[str, Rows] = {}
         sender, _ = at = samples.rows.nonzero(as_tuple=True)
@@ -305,16 +330,14 @@ def _moved(
     changes = {n: layer.change(local.rows[n]) for n, layer in local.frozen.items()}
     changes |= {n: layer.change() for n, layer in local.low_rank.items()}
     for layer, change in changes.items():
-        for name, moved in zip((f"{layer}.weight", f"{layer}.bias"), change, strict=True):
+        for name, moved in zip(
+            (f"{layer}.weight", f"{layer}.bias"), change, strict=True
+        ):
             if name in model:
                 shared[name] = moved
             else:
                 own[name] = private[name][clients] + moved
     return shared, own
-
-
-def _merged(phases: Sequence[Rates]) -> dict[str, float]:
-    return {name: rate for phase in phases for name, rate in phase.items()}
 
 
 def _noise_other_rows(
