@@ -49,7 +49,7 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
                 place[leaf] = file.get_tensor(name)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise DataMissing(
-            f"{path}: no usable checkpoint ({error}); delete it, or run without --resume"
+            f"{path}: no usable checkpoint ({error}); delete it or leave out --resume"
         ) from None
     return tree, facts
 

@@ -69,8 +69,12 @@ def ranks(
     pairs = (sender.to(scores.device), item.to(scores.device))
     if candidates is None:
         return full_ranks(scores, seen, pairs).cpu()
-    others = scores.gather(1, candidates[clients].to(scores.device))
-    return sampled_ranks(scores[pairs], others[pairs[0]]).cpu()
+    drawn = candidates[clients].to(scores.device)
+    others = scores.gather(1, drawn)[pairs[0]]
+    # a published list may hold the held-out item itself: it cannot beat itself
+    itself = drawn[pairs[0]] == pairs[1][:, None]
+    others = others.masked_fill(itself, -torch.inf)
+    return sampled_ranks(scores[pairs], others).cpu()
 
 
 @dataclass(frozen=True, eq=False)

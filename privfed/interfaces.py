@@ -15,6 +15,7 @@ from privfed.messages import Rows, Total, Uploads
 from privfed.seeds import Stream
 from privfed.views import Guess, Prior, View
 
+START = ".start"  # a private table is kept as its change from this public start
 State = Mapping[str, Tensor]  # everything that a part keeps, so that it can be saved
 
 
@@ -34,10 +35,15 @@ class Trained:
 
 @dataclass(frozen=True)
 class Round:
-    """The public facts of one round, and its draws."""
+    """The public facts of one round, and its draws.
+
+    ``always`` is the stream of draws that are made once and kept, the same in
+    every round.
+    """
 
     number: int
     stream: Stream
+    always: Stream
     privacy: InteractionDP | None = None
 
 

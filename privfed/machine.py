@@ -61,7 +61,7 @@ class Machine:
             room = self.memory // (4 * self.workers) // need
             if room < 1:
                 raise SettingsError(
-                    f"one client needs about {need / 2**20:.0f} MiB for local training; "
+                    f"one client needs about {need / 2**20:.0f} MiB to train; "
                     f"give --memory {4 * self.workers * need / 2**30:.1f}GiB or more"
                 )
             at_once = max(1, min(room, self.shard, _ROWS // size))

@@ -14,6 +14,7 @@ from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation import Protocol, Ranks, ranks
 from privfed.interfaces import (
+    START,
     Attack,
     Channel,
     Defense,
@@ -25,7 +26,6 @@ from privfed.interfaces import (
 )
 from privfed.machine import Machine, device_of
 from privfed.messages import Rows, Uploads
-from privfed.methods.parts import START
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import Best, RunState
@@ -236,7 +236,12 @@ class _Loop:
         rules = [r for d in self.defenses if (r := d.in_training()) is not None]
         if len(rules) > 1:
             raise SettingsError("only one defense can change local training")
-        now = Round(number, self.seeds("train", number), rules[0] if rules else None)
+        now = Round(
+            number,
+            self.seeds("train", number),
+            self.seeds("once"),
+            rules[0] if rules else None,
+        )
         model, private = state.model, state.private
 
         def work(shard: Cohort) -> tuple[Trained, Uploads, float]:

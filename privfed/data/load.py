@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from privfed.data import splits
@@ -117,6 +118,7 @@ def _features(
 
 def with_features(world: World, features: Mapping[str, Tensor]) -> World:
     """The world with these item features instead of its own."""
+    features = {name: _aligned(value) for name, value in features.items()}
     digest = hashlib.sha256(world.fingerprint.encode())
     for modality in sorted(features):
         digest.update(modality.encode())
@@ -128,3 +130,12 @@ def with_features(world: World, features: Mapping[str, Tensor]) -> World:
         features=features,
         fingerprint=digest.hexdigest()[:16],
     )
+
+
+def _aligned(features: Tensor) -> Tensor:
+    """Features with zero columns added, up to a multiple of 4.
+
+    Matrix libraries treat rows that start off a boundary differently, and then the
+    last bits of a result would depend on how clients share a shard.
+    """
+    return torch.nn.functional.pad(features, (0, -features.shape[1] % 4))

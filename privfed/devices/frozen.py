@@ -59,10 +59,9 @@ def _worth_keeping(features: Tensor, cohort: Cohort) -> bool:
 
 def _catalog(features: Tensor) -> Tensor:
     """X X^T + 1 of all items; computed once for as long as the features live."""
-    found: Tensor | None = _grams.get(features)
-    if found is None:
-        found = torch.addmm(features.new_ones(1, 1), features, features.T)
-        _grams[features] = found
+    if features not in _grams:
+        _grams[features] = torch.addmm(features.new_ones(1, 1), features, features.T)
+    found: Tensor = _grams[features]
     return found
 
 

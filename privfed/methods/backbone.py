@@ -13,10 +13,10 @@ from privfed.data.world import Shape
 from privfed.devices.batches import Batch, aligned
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
 from privfed.devices.tape import Tape, affine
-from privfed.interfaces import Round, State
+from privfed.interfaces import START, Round, State
 from privfed.messages import Rows
 from privfed.methods.local_sgd import LocalSGD, Rates
-from privfed.methods.parts import START, Part
+from privfed.methods.parts import Part
 
 HEAD = "head"
 

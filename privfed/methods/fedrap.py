@@ -28,6 +28,7 @@ class FedRAP(LinearBackbone):
     the tanh schedule and then uses the constants: ``schedule="const"``.
     """
 
+    negatives_distinct: bool = True
     apart: float = 0.1
     sparse: float = 0.1
     schedule: Literal["tanh", "const", "off"] = "tanh"

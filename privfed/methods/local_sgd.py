@@ -16,13 +16,12 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, collect, padded
-from privfed.devices.frozen import Frozen
 from privfed.devices.gradients import Grads, Local, step
-from privfed.devices.low_rank import LowRank, pays
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import Method, Round, State, Trained
+from privfed.interfaces import START, Method, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
-from privfed.methods.parts import START, Part
+from privfed.methods.copies import changes, own_copies
+from privfed.methods.parts import Part
 from privfed.seeds import Stream
 
 Rates = Mapping[str, float]
@@ -46,6 +45,7 @@ class LocalSGD(Method):
     )
     negatives_resample: Literal["round", "once"] = "round"
     negatives_pool: Literal["all_items", "items_in_train"] = "all_items"
+    negatives_distinct: bool = False  # those of one positive differ
 
     def __post_init__(self) -> None:
         for name in ("width", "epochs", "batch", "negatives"):
@@ -116,21 +116,22 @@ class LocalSGD(Method):
             self.negatives,
             self.negatives_exclude,
             self.negatives_resample,
-            pool=self.negatives_pool,
+            self.negatives_distinct,
+            self.negatives_pool,
         )
 
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
         once = self.negatives_resample == "once"
-        stream = round.stream.of("negatives", 0 if once else 1)
+        stream = (round.always if once else round.stream).of("negatives")
         samples = collect(cohort, self.sampling(), stream)
         parts = self.parts(cohort.shape)
         if round.privacy is None:
             steps, fixed = self._full_steps(samples), self.fixed(cohort)
         else:
             steps, fixed = 0, {}  # noise needs the weights themselves
-        local = _copy(parts, model, private, samples, fixed, steps)
+        local = own_copies(parts, model, private, samples, fixed, steps)
         if round.privacy is None:
             loss = self._epochs(local, samples, round)
         else:
@@ -230,7 +231,7 @@ class LocalSGD(Method):
                 before = private[part.name][cohort.clients] if part.private else None
                 rows = _noise_other_rows(rows, cohort, part, round, spread, before)
             (kept if part.private else shared)[part.name] = rows
-        dense, own = _moved(local, model, private, cohort.clients)
+        dense, own = changes(local, model, private, cohort.clients)
         weight = cohort.counts.float() if self.weighted and not round.privacy else None
         scale = {n: rates[dpsgd.base(n)] for n in [*shared, *dense]}
         uploads = Uploads(cohort.clients, shared, dense, weight, scale)
@@ -270,74 +271,6 @@ class LocalSGD(Method):
             else:
                 total += one * 2 + rows * 3 * sum(part.size)
         return 4 * total
-
-
-def _copy(
-    parts: Sequence[Part],
-    model: State,
-    private: State,
-    samples: Samples,
-    fixed: Mapping[str, Tensor],
-    steps: int,
-) -> Local:
-    clients = samples.cohort.clients
-    rows: dict[str, Tensor] = {}
-    dense: dict[str, Tensor] = {}
-    frozen: dict[str, Frozen] = {}
-    low_rank: dict[str, LowRank] = {}
-    most = steps * max(samples.item.shape[1], samples.slot.shape[1])
-    for part in parts:
-        if part.name in fixed:
-            name = part.name
-            weight, bias = model[f"{name}.weight"], model[f"{name}.bias"]
-            frozen[name] = Frozen.of(samples, fixed[name], weight, bias)
-            rows[name] = torch.zeros_like(frozen[name].start)
-        elif part.kind == "rows" and part.private:
-            changed = private[part.name][clients[:, None], samples.item]
-            rows[part.name] = changed + model[part.name + START][samples.item]
-        elif part.kind == "rows":
-            rows[part.name] = model[part.name][samples.item]
-        elif part.kind == "layer" and steps and pays(part.size, most):
-            ends = (f"{part.name}.weight", f"{part.name}.bias")
-            weight, bias = (_start(name, model, private, clients) for name in ends)
-            low_rank[part.name] = LowRank.of(weight, bias, most)
-        else:
-            ends = (".weight", ".bias") if part.kind == "layer" else ("",)
-            for name in (part.name + end for end in ends):
-                start = _start(name, model, private, clients)
-                dense[name] = start.clone(memory_format=torch.contiguous_format)
-    return Local(rows, dense, frozen, low_rank)
-
-
-def _start(name: str, model: State, private: State, clients: Tensor) -> Tensor:
-    """A layer's or vector's value at the start of a round, (clients, ...)."""
-    if name in model:
-        return model[name].expand(len(clients), *model[name].shape)
-    return private[name][clients]
-
-
-def _moved(
-    local: Local, model: State, private: State, clients: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """What layers and vectors shared by all moved by, and what private ones are now."""
-    shared: dict[str, Tensor] = {}
-    own: dict[str, Tensor] = {}
-    for name, value in local.dense.items():
-        if name in model:
-            shared[name] = value - model[name]
-        else:
-            own[name] = value
-    changes = {n: layer.change(local.rows[n]) for n, layer in local.frozen.items()}
-    changes |= {n: layer.change() for n, layer in local.low_rank.items()}
-    for layer, change in changes.items():
-        for name, moved in zip(
-            (f"{layer}.weight", f"{layer}.bias"), change, strict=True
-        ):
-            if name in model:
-                shared[name] = moved
-            else:
-                own[name] = private[name][clients] + moved
-    return shared, own
 
 
 def _noise_other_rows(

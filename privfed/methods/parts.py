@@ -48,6 +48,3 @@ class Part:
 def of_kind(parts: Iterable[Part], kind: str, private: bool) -> list[Part]:
     """The parts of one kind in one place."""
     return [p for p in parts if p.kind == kind and p.private is private]
-
-
-START = ".start"  # a private table is kept as its change from this public start

@@ -27,6 +27,7 @@ class PFedRec(LinearBackbone):
     epochs: int = 1
     batch: int = 256
     item_rate: float = 80.0
+    negatives_distinct: bool = True
     item_std: float | None = 1.0  # as the released code has it
     view: Literal["global", "local"] = "global"
 

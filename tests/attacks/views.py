@@ -30,7 +30,7 @@ def trained(method: LocalSGD, world: World, rounds: int = 1) -> Iterator[Uploads
     for number in range(rounds):
         opened = channel.open(world.shape)
         for cohort in shards(world, 3):
-            now = Round(number, SEEDS("train", number))
+            now = Round(number, SEEDS("train", number), SEEDS("once"))
             up = method.train(model, private, cohort, now).uploads
             opened, view = channel.send(opened, number, up)
             yield view

@@ -6,14 +6,13 @@ from torch import Generator, Tensor
 from privfed.data.world import World
 from privfed.devices.batches import Batch, Samples, collect
 from privfed.devices.gradients import Local, RowGrad
-from privfed.interfaces import Round, State
+from privfed.interfaces import START, Round, State
 from privfed.methods.local_sgd import LocalSGD
-from privfed.methods.parts import START
 from privfed.seeds import Seeds
 from tests.worlds import everyone
 
 SEEDS = Seeds(9)
-ROUND = Round(2, SEEDS("train", 2))
+ROUND = Round(2, SEEDS("train", 2), SEEDS("once"))
 
 
 def states_of(method: LocalSGD, world: World) -> tuple[State, State]:
@@ -28,7 +27,7 @@ def states_of(method: LocalSGD, world: World) -> tuple[State, State]:
 def local_of(method: LocalSGD, world: World) -> tuple[Local, Samples]:
     """Everyone's local copies and samples."""
     model, private = states_of(method, world)
-    draws = ROUND.stream.of("negatives", 1)
+    draws = ROUND.stream.of("negatives")
     samples = collect(everyone(world), method.sampling(), draws)
     rows: dict[str, Tensor] = {}
     dense: dict[str, Tensor] = {}

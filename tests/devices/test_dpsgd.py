@@ -327,7 +327,12 @@ def test_shards_do_not_change_a_bit_under_dp(method: LocalSGD, size: int) -> Non
     if isinstance(method, FedMR):
         method = replace(method, id_width=8)
     model, private = states_of(method, of)
-    now = Round(2, Seeds(1)("train"), InteractionDP(0.5, 1.0, 0.5, 2, expected=6))
+    now = Round(
+        2,
+        Seeds(1)("train"),
+        Seeds(1)("once"),
+        InteractionDP(0.5, 1.0, 0.5, 2, expected=6),
+    )
 
     whole = method.train(model, private, everyone(of), now)
     parts = [method.train(model, private, cohort, now) for cohort in shards(of, size)]

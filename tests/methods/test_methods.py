@@ -10,7 +10,7 @@ from torch import Tensor
 
 from privfed.data.world import Shape
 from privfed.errors import SettingsError
-from privfed.interfaces import Method, Round
+from privfed.interfaces import START, Method, Round
 from privfed.messages import Rows
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
@@ -18,13 +18,13 @@ from privfed.methods.fedmr import BACKBONES, FedMR
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
-from privfed.methods.parts import START
 from privfed.methods.pfedrec import PFedRec
 from privfed.seeds import Seeds
 from tests.worlds import everyone, shards, uneven, world
 
 KU = Shape(204, 560, {"image": 512, "text": 512})
 SEEDS = Seeds(2)
+FIRST = Round(0, SEEDS("train"), SEEDS("once"))
 ALL: list[LocalSGD] = [
     *(one(width=8, epochs=1) for one in (FedAvg, FCF, FedNCF, PFedRec, FedRAP)),
     *(FedMR(width=8, id_width=8, epochs=1, backbone=b) for b in ("fcf", "fedncf")),
@@ -90,7 +90,7 @@ def test_an_upload_names_no_private_tensor_and_only_touched_rows(
     model, private = method.init(of.shape, SEEDS("init"))
 
     for cohort in shards(of, 100):
-        trained = method.train(model, private, cohort, Round(0, SEEDS("train")))
+        trained = method.train(model, private, cohort, FIRST)
         up = trained.uploads
         assert not {*up.rows, *up.dense} & {*private, *trained.private_rows}
         assert {*up.rows, *up.dense} == {n for n in model if not n.endswith(START)}
@@ -108,7 +108,7 @@ def test_only_fedavg_sends_weights() -> None:
     for method in ALL:
         model, private = method.init(of.shape, SEEDS("init"))
         for cohort in shards(of, 100):
-            up = method.train(model, private, cohort, Round(0, SEEDS("train"))).uploads
+            up = method.train(model, private, cohort, FIRST).uploads
             if isinstance(method, FedAvg):
                 assert up.weight is not None
                 assert up.weight.tolist() == cohort.counts.tolist()
@@ -121,7 +121,7 @@ def test_the_local_view_scores_with_the_rows_a_client_trained() -> None:
     method = PFedRec(width=8, view="local", learning_rate=0.01)
     model, private = method.init(of.shape, SEEDS("init"))
     cohort = shards(of, 100)[0]
-    rows = method.train(model, private, cohort, Round(0, SEEDS("train"))).uploads.rows
+    rows = method.train(model, private, cohort, FIRST).uploads.rows
 
     plain = method.score(model, private, cohort)
     local = method.score(model, private, cohort, rows)
@@ -215,7 +215,7 @@ def test_a_client_that_took_everything_is_refused_by_name() -> None:
     model, private = method.init(of.shape, SEEDS("init"))
 
     with pytest.raises(SettingsError, match="client 1 has only 0 items"):
-        method.train(model, private, everyone(of), Round(0, SEEDS("train")))
+        method.train(model, private, everyone(of), FIRST)
 
 
 def test_every_backbone_is_in_fedmrs_table() -> None:
@@ -228,7 +228,7 @@ def test_a_private_table_is_kept_as_its_change_from_the_public_start() -> None:
     model, private = method.init(of.shape, SEEDS("init"))
     cohort = everyone(of)
 
-    trained = method.train(model, private, cohort, Round(0, SEEDS("train")))
+    trained = method.train(model, private, cohort, FIRST)
     kept: Rows = trained.private_rows["own_items"]
     shared: Rows = trained.uploads.rows["items"]
 

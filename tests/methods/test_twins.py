@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from privfed.channels.plain import Plain
 from privfed.data.cohort import part_of
 from privfed.data.world import World
-from privfed.interfaces import Round, State
+from privfed.interfaces import START, Round, State
 from privfed.messages import Total
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
@@ -19,7 +19,6 @@ from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.fusion import Kind
 from privfed.methods.local_sgd import LocalSGD
-from privfed.methods.parts import START
 from privfed.methods.pfedrec import PFedRec
 from privfed.seeds import Seeds
 from tests.methods import twin
@@ -27,7 +26,7 @@ from tests.worlds import everyone, shards, uneven
 
 WORLD = uneven()
 SEEDS = Seeds(5)
-ROUND = Round(3, SEEDS("train", 3))
+ROUND = Round(3, SEEDS("train", 3), SEEDS("once"))
 FULL, MINI = 4096, 24
 VANILLA: list[LocalSGD] = [
     one(width=8, epochs=3, learning_rate=0.05, item_rate=0.7)

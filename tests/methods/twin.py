@@ -14,14 +14,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, linear, mse_lo
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
 from privfed.devices.batches import Batch, collect
-from privfed.interfaces import Round, State
+from privfed.interfaces import START, Round, State
 from privfed.methods.backbone import Backbone
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR, dropout_mask
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
-from privfed.methods.parts import START
 from privfed.methods.pfedrec import PFedRec
 
 Params = dict[str, Tensor]
@@ -148,7 +147,7 @@ def rate(method: LocalSGD, name: str, items: int, number: int) -> float:
 
 def drawn(method: LocalSGD, cohort: Cohort, round: Round) -> Iterator[Minibatch]:
     """One client's batches of all epochs, with the package's own draws."""
-    samples = collect(cohort, method.sampling(), round.stream.of("negatives", 1))
+    samples = collect(cohort, method.sampling(), round.stream.of("negatives"))
     once = samples.slot[0][samples.real[0]]  # (positives, 1 + negatives)
     item = samples.item[0][once.flatten()]
     label = torch.zeros(once.shape, dtype=torch.float64)
