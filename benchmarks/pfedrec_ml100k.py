@@ -24,7 +24,6 @@ from privfed.choices import Chosen
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
 from privfed.data.world import Shape
-from privfed.devices.negatives import Negatives
 from privfed.experiment import execute
 from privfed.interfaces import Method
 from privfed.methods.backbone import HEAD, LinearBackbone
@@ -52,14 +51,6 @@ OFFICIAL_CURVE = {  # official code: rounds done, HR@10, NDCG@10 on the same spl
 
 
 @dataclass(frozen=True)
-class DistinctPFedRec(PFedRec):
-    """PFedRec whose negatives of one positive differ, as in the released code."""
-
-    def sampling(self) -> Negatives:
-        return replace(super().sampling(), distinct=True)
-
-
-@dataclass(frozen=True)
 class Alone(LinearBackbone):
     """The same local training with nothing shared: the item table stays private."""
 
@@ -68,6 +59,7 @@ class Alone(LinearBackbone):
     batch: int = 256
     item_rate: float = 80.0
     item_std: float | None = 1.0
+    negatives_distinct: bool = True
 
     keeps = "everything"
     sends = "nothing"
@@ -76,9 +68,6 @@ class Alone(LinearBackbone):
     @property
     def weighted(self) -> bool:
         return False
-
-    def sampling(self) -> Negatives:
-        return replace(super().sampling(), distinct=True)
 
     def tables(self, width: int) -> Sequence[Part]:
         return [Part("items", "rows", (width,), private=True, std=self.item_std)]
@@ -105,16 +94,16 @@ class Case:
 CASES = (
     Case(
         "published",
-        DistinctPFedRec(negatives_exclude="all_interactions", view="local"),
+        PFedRec(negatives_exclude="all_interactions", view="local"),
         "local",
     ),
     Case(
         "published",
-        DistinctPFedRec(negatives_exclude="all_interactions", view="global"),
+        PFedRec(negatives_exclude="all_interactions", view="global"),
         "global",
     ),
-    Case("clean", DistinctPFedRec(view="local"), "local"),
-    Case("clean", DistinctPFedRec(view="global"), "global"),
+    Case("clean", PFedRec(view="local"), "local"),
+    Case("clean", PFedRec(view="global"), "global"),
     Case("alone", Alone(negatives_exclude="all_interactions"), "own", EARLY),
     Case("alone", Alone(), "own", EARLY),
 )

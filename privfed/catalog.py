@@ -28,13 +28,20 @@ class Entry:
 
 
 _FEDMR = "privfed.methods.fedmr:FedMR"
-_RELEASED = {"epochs": 5, "negatives": 1, "negatives_pool": "items_in_train"}
+_PAPER = {"backbone": "fcf", "learning_rate": 0.1, "epochs": 10, "item_rate": 1.0}
+_RELEASED = {
+    **_PAPER,
+    "epochs": 5,
+    "negatives": 1,
+    "negatives_pool": "items_in_train",
+}
 
 BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     "method": {
         "fedmr": Entry(
             _FEDMR, "item ids mixed with text and images, over one of five backbones"
         ),
+        "fedmr_paper": Entry(_FEDMR, "FedMR with the settings of its paper", _PAPER),
         "fedmr_release": Entry(
             _FEDMR, "FedMR: epochs and negatives of its released code", _RELEASED
         ),

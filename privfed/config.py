@@ -38,7 +38,7 @@ class RunSettings:
     sampling: Sampling = field(default_factory=Sampling)
     protocol: Protocol = field(default_factory=Protocol)
     machine: Machine = field(default_factory=Machine)
-    rounds: int = 50
+    rounds: int = 30
     seed: int = 0
     seeds: int = 1
     patience: int = 0
@@ -72,7 +72,7 @@ def _scalars_first(item: tuple[str, Any]) -> bool:
 
 
 PARTS: Mapping[str, Any] = {
-    "method": "fedavg",
+    "method": "fedmr",
     "defense": [],
     "channel": "plain",
     "attack": ["support", "sign_pc"],

@@ -1,4 +1,4 @@
-"""What runs measured, as figures with intervals: one run's clients, or several seeds."""
+"""What runs measured, as figures with intervals over clients or over seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,5 +1,6 @@
 """What a run computes on. Nothing here may change a result."""
 
+import mmap
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from privfed.data.world import Shape
 from privfed.devices.batches import bucket
@@ -98,10 +100,24 @@ def _in_file(value: Tensor, bytes_needed: int) -> Tensor:
                 "a larger disk, or choose a smaller width"
             )
         os.truncate(file.name, bytes_needed)
-        flat = torch.from_file(
-            file.name, shared=True, size=value.numel(), dtype=value.dtype, device="cpu"
-        )
-    return flat.view(value.shape)
+        pages = mmap.mmap(file.fileno(), bytes_needed)
+    table = torch.frombuffer(pages, dtype=value.dtype).view(value.shape)
+    _pages[table] = pages
+    return table
+
+
+_pages = WeakTensorKeyDictionary()  # of each table in a file
+
+
+def let_go(private: Mapping[str, Tensor]) -> None:
+    """Hand the memory of tables in files back; their content stays in the file.
+
+    The system would do so when memory runs short, but a process that is watched or
+    limited by its resident size may not live to see that.
+    """
+    for value in private.values():
+        if value in _pages and hasattr(mmap, "MADV_DONTNEED"):
+            _pages[value].madvise(mmap.MADV_DONTNEED)
 
 
 def device_of(name: str) -> torch.device:

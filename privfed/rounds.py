@@ -24,7 +24,7 @@ from privfed.interfaces import (
     Round,
     Trained,
 )
-from privfed.machine import Machine, device_of
+from privfed.machine import Machine, device_of, let_go
 from privfed.messages import Rows, Uploads
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
@@ -50,7 +50,7 @@ class Setup:
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     protocol: Protocol = field(default_factory=Protocol)
-    rounds: int = 50
+    rounds: int = 30
     patience: int = 0
     seed: int = 0
 
@@ -182,6 +182,7 @@ class _Loop:
             shards, self.crew.map(work, shards), strict=True
         ):
             self._keep(state, shard, trained)
+            let_go(state.private)
             start = time.thread_time()
             opened, view = self.setup.channel.send(opened, number, uploads)
             state.costs.server_seconds += time.thread_time() - start
@@ -316,6 +317,7 @@ class _Loop:
         ):
             state.validation.put(cohort.clients, validation)
             state.test.put(cohort.clients, test)
+            let_go(private)
 
     def outcome(self, state: RunState) -> Outcome:
         guesses: dict[str, Guess | NotApplicable] = dict(self.refused)

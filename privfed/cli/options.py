@@ -29,7 +29,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "Recommender to train, with its settings: fedmr:backbone=fcf,fusion=mix. "
         "`privfed list methods` has the names.",
         metavar="SPEC",
-        default_is="fedavg",
+        default_is="fedmr",
     ),
     _option(
         "--defense",

@@ -48,6 +48,8 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
+        if not self._progress.console.is_terminal:
+            self._progress.console.print()  # the last line has no end of its own there
 
     def _report(
         self, seed: int, round: int, rounds: int, figures: Mapping[str, float]

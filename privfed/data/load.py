@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from privfed.data.remarks import remarks
 from privfed.data.world import Shape, Source, World
 from privfed.errors import DataMissing
 
-Split = Literal["auto", "leave-one-out", "ratio", "given"]
+Split = Literal["auto", "leave-one-out", "warm", "ratio", "given"]
 DEMO = "demo"
 
 
@@ -30,7 +30,8 @@ class DataSettings:
     ``data`` is ``demo``, a name of the catalog (``privfed data list``), a folder
     of PRIVFED_DATA or a path. ``format`` is a reader's name, with options after a
     colon. ``split`` ``auto`` takes the source's own split, else leave one out where
-    time is known, else a ratio. ``seed`` draws the demo and the ratio split.
+    time is known, else a ratio; ``warm`` is leave one out of items that somebody
+    else trains on. ``seed`` draws the demo and the ratio split.
     ``explicit`` makes ratings the labels.
     """
 
@@ -42,7 +43,7 @@ class DataSettings:
     explicit: bool = False
 
     def __post_init__(self) -> None:
-        known = ("auto", "leave-one-out", "ratio", "given")
+        known = get_args(Split)
         if self.split not in known:
             raise ValueError(f"split must be one of {known}, got {self.split!r}")
         if not self.data:
@@ -97,6 +98,9 @@ def _split(data: Interactions, settings: DataSettings) -> tuple[World, str]:
         world = splits.by_ratio(data, settings.seed, explicit=settings.explicit)
         return world, "80/10/10 by user"
     words = "time" if data.time is not None else "file order"
+    if chosen == "warm":
+        world = splits.warm(data, settings.explicit)
+        return world, f"leave one out by {words}, warm items"
     return splits.leave_one_out(data, settings.explicit), f"leave one out by {words}"
 
 

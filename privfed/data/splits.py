@@ -40,6 +40,45 @@ def leave_one_out(data: Interactions, explicit: bool = False) -> World:
     return _world(data, part, explicit)
 
 
+def warm(data: Interactions, explicit: bool = False) -> World:
+    """Leave one out by time, where somebody else trains on every held-out item.
+
+    Where nobody would, the interactions held out with that item go back to training
+    and the user's next latest are held out instead, until all are warm. A pair that
+    a user repeats is never held out. A user with fewer than two interactions to
+    hold out, or three in all, keeps them all in training.
+    """
+    usable = _met_once(data)
+    while True:
+        part = _latest(data, usable)
+        trained = torch.bincount(data.item[part == TRAIN], minlength=data.items)
+        cold = (part != TRAIN) & (trained[data.item] == 0)
+        if not bool(cold.any()):
+            return _world(data, part, explicit)
+        usable = usable & ~cold
+
+
+def _met_once(data: Interactions) -> Tensor:
+    """Mark interactions whose pair of user and item occurs once."""
+    key = data.user * data.items + data.item
+    _, back, counts = torch.unique(key, return_inverse=True, return_counts=True)
+    once: Tensor = counts[back] == 1
+    return once
+
+
+def _latest(data: Interactions, usable: Tensor) -> Tensor:
+    """Each user's last usable interaction is test, the one before it validation."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), usable.cumsum(0)])
+    end = before[data.offsets[1:]]  # usable ones up to each user's last, (users,)
+    enough = (end - before[data.offsets[:-1]] >= 2) & (data.offsets.diff() >= FEWEST)
+    from_end = end[data.user] - before[1:]
+    held = usable & enough[data.user]
+    part = torch.full_like(data.user, TRAIN)
+    part[held & (from_end == 0)] = TEST
+    part[held & (from_end == 1)] = VALIDATION
+    return part
+
+
 def by_ratio(
     data: Interactions,
     seed: int,

@@ -22,7 +22,7 @@ class DP(Defense):
     epsilon: float | None = None
     noise_multiplier: float | None = None
     delta: float = 1e-5
-    clip: float = 1.0
+    clip: float = 0.5
     sampling_rate: float = 1.0
     steps: int = 1  # local steps in a round
 

@@ -53,17 +53,20 @@ BACKBONES: Mapping[str, type[Backbone]] = {
 class FedMR(LocalSGD):
     """FedMR over one of five backbones.
 
-    ``modalities`` names the inputs, joined by "+"; the others are zeroed before
-    their projection, as in the paper's ablation. ``router="item"`` lets each item
-    choose its own mixture, which DP-SGD needs: a mixture averaged over a client's
-    items ties its interactions together.
+    The defaults learn in few rounds where items are described; ``fedmr_paper``
+    names the paper's settings. ``modalities`` names the inputs, joined by "+"; the
+    others are zeroed before their projection, as in the paper's ablation.
+    ``router="item"`` lets each item choose its own mixture, which DP-SGD needs: a
+    mixture averaged over a client's items ties its interactions together.
     """
 
-    backbone: Literal["fedavg", "fcf", "fedncf", "pfedrec", "fedrap"] = "fcf"
+    learning_rate: float = 1.0
+    epochs: int = 2
+    backbone: Literal["fedavg", "fcf", "fedncf", "pfedrec", "fedrap"] = "fedavg"
     fusion: Kind = "mix"
     modalities: str = "all"
     id_width: int = 512
-    item_rate: float = 1.0
+    item_rate: float = 20.0
     item_std: float | None = None
     router: Literal["interacted", "item"] = "interacted"
     dropout: bool = True

@@ -33,6 +33,7 @@ class FedRAP(LinearBackbone):
     sparse: float = 0.1
     schedule: Literal["tanh", "const", "off"] = "tanh"
     decay: float = 0.97  # of all learning rates, each round
+    own_rate: float = 1.0  # of the private table, relative to the shared one
 
     keeps = "score head; private item table"
     sends = "change of the shared item rows touched"
@@ -49,7 +50,12 @@ class FedRAP(LinearBackbone):
     def rates(self, shape: Shape, round: int) -> Rates:
         lr = self.learning_rate * self.decay**round
         item = lr * shape.items * self.item_rate
-        return {HEAD: lr, "items": item, "own_items": item, "fusion": lr}
+        return {
+            HEAD: lr,
+            "items": item,
+            "own_items": item * self.own_rate,
+            "fusion": lr,
+        }
 
     def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
         return [self.rates(shape, round)]

@@ -63,6 +63,21 @@ def test_a_named_split_wins(tmp_path: Path) -> None:
     assert any("no row is dated" in note for note in source.notes)
 
 
+def test_warm_holds_out_items_that_others_train_on(tmp_path: Path) -> None:
+    last = {"a": "12349", "b": "43219", "c": "12345", "d": "54321"}
+    rows = [
+        f"{who},{it},{n}" for who, them in last.items() for n, it in enumerate(them)
+    ]
+    path = log(tmp_path / "w.csv", "user,item,time", *rows)
+
+    source = load(DataSettings(path, split="warm"))
+
+    assert source.split == "leave one out by time, warm items"
+    items = source.world.test.item
+    assert int(source.world.test.counts.sum()) == 4
+    assert bool((source.world.popularity[items] > 0).all())
+
+
 def test_no_features_are_no_features() -> None:
     assert load(DataSettings(features=())).world.features == {}
     assert load(DataSettings(features=())).world.shape.widths == {}
@@ -158,4 +173,4 @@ def test_features_of_the_source_reach_the_world(tmp_path: Path) -> None:
 
     world = load(DataSettings(str(tmp_path))).world
 
-    assert world.features["text"].equal(torch.eye(2))
+    assert world.features["text"].equal(torch.eye(2, 4))  # padded to whole rows

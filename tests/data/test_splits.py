@@ -55,6 +55,69 @@ def test_leave_one_out_equals_a_plain_loop(times: list[list[int]]) -> None:
     assert pairs(world.test) == test
 
 
+def bought(items: list[list[int]], count: int = 10) -> Interactions:
+    """Users with these items, in the order of time."""
+    return Interactions(
+        name="made",
+        users=len(items),
+        items=count,
+        user=torch.tensor([u for u, mine in enumerate(items) for _ in mine]).long(),
+        item=torch.tensor([item for mine in items for item in mine]).long(),
+    )
+
+
+baskets = st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=9)
+
+
+@given(baskets)
+def test_warm_holds_out_only_what_somebody_else_trains_on(
+    items: list[list[int]],
+) -> None:
+    world = splits.warm(bought(items))
+
+    trained = pairs(world.train)
+    for user, item in pairs(world.validation) + pairs(world.test):
+        assert any(who != user and what == item for who, what in trained)
+        assert (user, item) not in trained
+
+
+@given(baskets)
+def test_warm_loses_nothing_and_leaves_everybody_a_training_item(
+    items: list[list[int]],
+) -> None:
+    world = splits.warm(bought(items))
+
+    whole = [(user, item) for user, mine in enumerate(items) for item in mine]
+    assert sorted(everything(world)) == sorted(whole)
+    assert world.test.counts.equal(world.validation.counts)
+    assert bool((world.test.counts <= 1).all())
+    assert bool((world.train.counts >= torch.tensor([*map(bool, items)])).all())
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=8, unique=True), max_size=9))
+def test_warm_is_leave_one_out_where_no_item_is_cold(items: list[list[int]]) -> None:
+    forth, back = [*range(10)], [*range(9, -1, -1)]  # these two train on everything
+    data = bought([*items, forth, back])
+
+    assert splits.warm(data).fingerprint == splits.leave_one_out(data).fingerprint
+
+
+def test_warm_moves_cold_items_back_and_holds_out_the_next_latest() -> None:
+    # 9 is last for both users and would be nobody's training item; 8 likewise
+    world = splits.warm(bought([[1, 2, 3, 4, 9], [4, 3, 2, 8, 9], [3, 4, 1, 2, 5]]))
+
+    assert pairs(world.test) == [(0, 4), (1, 2), (2, 2)]
+    assert pairs(world.validation) == [(0, 3), (1, 3), (2, 1)]
+    assert {(0, 9), (1, 9), (1, 8), (2, 5)} <= set(pairs(world.train))
+
+
+def test_warm_never_holds_out_a_pair_that_its_user_repeats() -> None:
+    world = splits.warm(bought([[1, 2, 3, 4, 4], [1, 2, 3, 4, 5], [5, 4, 3, 2, 1]]))
+
+    assert (0, 4) not in pairs(world.test)
+    assert pairs(world.train).count((0, 4)) == 2
+
+
 @given(worlds, st.integers(0, 5))
 def test_by_ratio_partitions_in_the_shares_of_each_user(
     times: list[list[int]], seed: int
