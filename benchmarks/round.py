@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -78,7 +79,7 @@ CASES: Sequence[Case] = (
     Case("ml-100k", "fcf"),
     Case("ml-100k", "fedncf"),
     Case("ml-100k", "pfedrec", Official("IJCAI-23-PFedRec abc2380", 13.8, 7.7)),
-    Case("ml-100k", "fedrap:width=32", Official("FedRAP d6ee2ac", 105, 50.0)),
+    Case("ml-100k", "fedrap:width=32", Official("FedRAP d6ee2ac", 105, 44.9)),
     Case("ku", f"fedavg:{_SAME}", _fedmr(2.3, 0.50)),
     Case("ku", f"fcf:{_SAME}", _fedmr(2.5, 0.72)),
     Case("ku", f"fedncf:{_SAME}", _fedmr(5.1, 1.23)),
@@ -144,12 +145,12 @@ def measure(case: Case, place: str, rounds: int) -> Row:
     )
     marks: list[float] = []
 
-    def mark(done: int, of: int, row: Mapping[str, float]) -> None:
+    def mark(*_: object) -> None:
         marks.append(time.process_time())
 
     anonymous = _watch_anonymous()
     run(setup, Machine(memory=case.memory, workers=1), progress=mark)
-    took = sorted(b - a for a, b in zip(marks, marks[1:-1], strict=False))
+    took = sorted(b - a for a, b in pairwise(marks[:-1]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
     return Row(
@@ -188,9 +189,10 @@ def _line(row: Mapping[str, object]) -> str:
     if row["official"] is None:
         return told
     other = Official(**row["official"])  # type: ignore[arg-type]
+    xeon, epyc = other.xeon / found.seconds, other.epyc / found.seconds
     return (
-        f"{told}  {other.code}: Xeon {other.xeon:g} s, {other.xeon / found.seconds:.0f}x;"
-        f" EPYC {other.epyc:g} s, {other.epyc / found.seconds:.0f}x"
+        f"{told}  {other.code}: Xeon {other.xeon:g} s, {xeon:.0f}x; "
+        f"EPYC {other.epyc:g} s, {epyc:.0f}x"
     )
 
 

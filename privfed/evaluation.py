@@ -9,6 +9,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Ragged, World
+from privfed.interfaces import Method
 from privfed.metrics.utility import (
     draw_candidates,
     full_ranks,
@@ -17,6 +18,9 @@ from privfed.metrics.utility import (
     sampled_ranks,
 )
 from privfed.seeds import Seeds
+
+_SCORED = 512  # clients scored at a time, at most
+_SCORING_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -106,3 +110,31 @@ class Ranks:
             scores[f"hr@{k}"] = hit_rate(rank, position, len(clients), k)
             scores[f"ndcg@{k}"] = ndcg(rank, position, len(clients), k)
         return scores
+
+    def means(self, at: Sequence[int]) -> dict[str, float]:
+        """HR@K and NDCG@K, means over the clients that were measured."""
+        each = self.per_client(at)
+        return {n: float(v.double().mean()) for n, v in each.items() if len(v)}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A protocol made ready for one world."""
+
+    world: World
+    candidates: Tensor | None
+
+    def ranks(self, scores: Tensor, cohort: Cohort) -> tuple[Tensor, Tensor]:
+        """Ranks of a cohort's validation and test pairs."""
+        validation = ranks(scores, cohort, self.world.validation, self.candidates)
+        return validation, ranks(scores, cohort, self.world.test, self.candidates)
+
+    def chunks(self, method: Method) -> Sequence[Tensor]:
+        """Clients with held-out items, as many at once as fit in little memory.
+
+        The size follows from method and world alone: no result depends on memory.
+        """
+        shape = self.world.shape
+        size = _SCORING_BYTES // method.footprint(shape, shape.items)
+        held = self.world.validation.counts + self.world.test.counts
+        return torch.split(held.nonzero()[:, 0], max(1, min(_SCORED, size)))

@@ -1,6 +1,6 @@
 """Everything that a run needs to go on: one value, saved and restored whole."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,26 @@ class RunState:
     best: Best = field(default_factory=Best)
     costs: Costs = field(default_factory=Costs)
     log: list[dict[str, float]] = field(default_factory=list)
+
+    def put(self, clients: Tensor, ranks: tuple[Tensor, Tensor]) -> None:
+        """Write down how some clients' validation and test items rank."""
+        self.validation.put(clients, ranks[0])
+        self.test.put(clients, ranks[1])
+
+    def judge(self, at: Sequence[int]) -> dict[str, float]:
+        """Compare with the best round so far, by validation; return the figures.
+
+        Where there is nothing to validate on, the last round is the best.
+        """
+        validation, test = self.validation.means(at), self.test.means(at)
+        value = validation.get(f"ndcg@{at[0]}", float(self.next))
+        if value > self.best.value:
+            self.best = Best(self.next, value)
+            self.best_test.rank.copy_(self.test.rank)
+        else:
+            self.best.waited += 1
+        found = {f"validation.{name}": value for name, value in validation.items()}
+        return found | {f"utility.{name}": value for name, value in test.items()}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""

@@ -99,13 +99,14 @@ def principal(rows: Rows, clients: int, power: int) -> tuple[Tensor, Tensor]:
     start = torch.zeros(clients, value.shape[1])
     start[sender[at]] = value[at]
     axis = _unit(start)
+    moving = torch.ones(clients, 1, dtype=torch.bool)  # a client stops by itself
     for _ in range(power):
         along = (value * axis[sender]).sum(1)
         axis_next = torch.zeros_like(axis).index_add_(0, sender, value * along[:, None])
-        axis_next = _unit(axis_next)
-        done = bool(((axis_next - axis).abs().amax() < 1e-6).item())
+        axis_next = torch.where(moving, _unit(axis_next), axis)
+        moving = (axis_next - axis).abs().amax(1, keepdim=True) >= 1e-6
         axis = axis_next
-        if done:
+        if not moving.any():
             break
     along = (value * axis[sender]).sum(1)
     whole = _sum(energy, sender, clients).clamp_min(1e-30)

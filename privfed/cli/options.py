@@ -90,7 +90,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "rounds",
         "Rounds of training, at most.",
         metavar="N",
-        default_is="50",
+        default_is="30",
     ),
     _option(
         "--patience",

@@ -69,7 +69,7 @@ def draw(
     client = cohort.clients[cohort.sender][:, None]
     slot = within[:, None] * k + torch.arange(k)
 
-    def attempt(at: Tensor, number: int) -> Tensor:
+    def attempt(at: tuple[Tensor, Tensor] | Tensor, number: int) -> Tensor:
         row, column = at
         drawn = stream.integers(
             client[row, 0], slot[row, column] * _TRIES + number, high
@@ -78,14 +78,16 @@ def draw(
 
     every = torch.ones(len(cohort.item), k, dtype=torch.bool).nonzero().T
     out = attempt(every, 0).view(-1, k)
+    unsure = torch.arange(len(out))  # rows drawn from since they were last looked at
     for number in range(1, _TRIES):
-        bad = mask[cohort.sender[:, None], out]
+        bad = mask[cohort.sender[unsure, None], out[unsure]]
         if negatives.distinct:
-            bad |= _repeats(out)
-        at = bad.nonzero().T
-        if not at.shape[1]:
+            bad |= _repeats(out[unsure])
+        row, column = bad.nonzero(as_tuple=True)
+        if not len(row):
             return out
-        out[at[0], at[1]] = attempt(at, number)
+        out[unsure[row], column] = attempt((unsure[row], column), number)
+        unsure = unsure[bad.any(1)]
     raise SettingsError(
         "negative sampling found too few items: a client has interacted with nearly "
         "the whole catalog; leave such clients out or lower negatives"

@@ -116,7 +116,7 @@ class LinearBackbone(Backbone):
         value, extra = self.penalty(local, batch, round.number)
         basis = weight.clone()  # the step must use the head that made the gradient
         grads = {
-            name: RowGrad(torch.bmm(error, basis) + extra[name])
+            name: RowGrad(torch.baddbmm(extra[name], error, basis))
             if name in extra
             else RowGrad(error, basis)
             for name in names

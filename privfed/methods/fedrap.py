@@ -11,6 +11,7 @@ from math import tanh
 from typing import Literal
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
@@ -70,7 +71,8 @@ class FedRAP(LinearBackbone):
         gap = batch.rows(local.rows["own_items"]) - shared
         share = on * batch.share / shared.shape[2]  # (clients, samples)
         value = share * (
-            self.sparse * shared.abs().sum(2) - self.apart * gap.square().sum(2)
+            self.sparse * vector_norm(shared, 1, dim=2)
+            - self.apart * vector_norm(gap, dim=2).square()
         )
         pull = gap * (2 * self.apart * share)[..., None]
         lasso = shared.sign() * (self.sparse * share)[..., None]

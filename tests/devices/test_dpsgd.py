@@ -168,8 +168,9 @@ def test_poisson_takes_each_interaction_whole_at_its_rate(rate: float) -> None:
 def test_without_noise_or_clipping_it_is_one_plain_step(method: LocalSGD) -> None:
     """The neutral setting: rate 1, no noise, a clip that never bites."""
     method = replace(method, epochs=1, batch=10_000, learning_rate=0.05)
-    if not isinstance(twin.core(method), FedAvg):
-        method = replace(method, item_rate=1 / 12)  # DP has one rate for all parts
+    plain_rate = isinstance(twin.core(method), FedAvg)
+    # DP has one rate for all parts, so compare where training has one too
+    method = replace(method, item_rate=1.0 if plain_rate else 1 / 12)
     if isinstance(method, FedMR):
         method = replace(method, dropout=False)  # its masks follow the layout
     if isinstance(twin.core(method), PFedRec):

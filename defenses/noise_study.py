@@ -1,0 +1,135 @@
+"""What noise costs in utility and what it leaves to the attacks.
+
+One method, trained under Gaussian noise of three variances (FedMR's own noise table
+has these) and under differential privacy from epsilon 512 down to 1. Every row is a
+whole run; the runs share every other random draw, so rows can be compared.
+
+    python defenses/noise_study.py
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from privfed.cli.progress import Line
+from privfed.config import RunSettings, run_settings
+from privfed.experiment import execute
+from privfed.report.words import number
+from privfed.result import Figure
+
+DEFENSES = (
+    "none",
+    "gaussian:variance=0.01",
+    "gaussian:variance=0.1",
+    "gaussian:variance=1",
+    "dp:epsilon=512",
+    "dp:epsilon=64",
+    "dp:epsilon=8",
+    "dp:epsilon=1",
+)
+COLUMNS: Mapping[str, str] = {
+    "utility.hr@10": "HR@10",
+    "utility.ndcg@10": "NDCG@10",
+    "leakage.support.precision": "support\nprecision",
+    "leakage.sign_pc.f1": "sign_pc\nF1",
+    "leakage.sign_pc.auc": "sign_pc\nAUC",
+    "cost.bytes_up": "upload",
+    "cost.client_seconds": "device\ntime",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one run measured; ``epsilon`` is None where nothing is guaranteed."""
+
+    defense: str
+    epsilon: float | None
+    figures: dict[str, Figure]
+    references: dict[str, float]
+    run: str
+
+
+@click.command(help=__doc__)
+@click.option("--method", default="fedmr", show_default=True, help="Any spec.")
+@click.option("--data", default="demo", show_default=True, help="Name or path.")
+@click.option("--rounds", default=30, show_default=True)
+@click.option("--seeds", default=1, show_default=True)
+@click.option("--workers", default=1, show_default=True)
+@click.option(
+    "--out",
+    default=Path("runs/noise-study"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Run folders; a second call goes on from them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
+def main(
+    method: str,
+    data: str,
+    rounds: int,
+    seeds: int,
+    workers: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Run every defense and print one table."""
+    common = {
+        "method": method,
+        "data": {"data": data},
+        "rounds": rounds,
+        "seeds": seeds,
+        "machine": {"workers": workers},
+        "out": str(out),
+    }
+    settings = [run_settings(common, {"defense": [one]}) for one in DEFENSES]
+    rows = [
+        _measure(one, defense) for one, defense in zip(settings, DEFENSES, strict=True)
+    ]
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        return
+    title = f"{settings[0].method.spec} on {data}, {rounds} rounds"
+    Console().print(_table(rows, title))
+
+
+def _measure(settings: RunSettings, defense: str) -> Row:
+    click.echo(defense, err=True)
+    with Line(settings.seed, settings.seeds) as progress:
+        result = execute(settings, True, progress)
+    floors = {
+        key: next(iter(result.references[key].values()))
+        for key in COLUMNS
+        if key in result.references
+    }
+    figures = {key: result.figures[key] for key in COLUMNS}
+    spent = [promise.epsilon for promise in result.privacy.values()]
+    return Row(defense, spent[0] if spent else None, figures, floors, result.id)
+
+
+def _table(rows: Sequence[Row], title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("defense", no_wrap=True)
+    table.add_column("epsilon", justify="right")
+    for name in COLUMNS.values():
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = (_value(key, figure.value) for key, figure in row.figures.items())
+        epsilon = "none" if row.epsilon is None else f"{row.epsilon:.4g}"
+        table.add_row(row.defense, epsilon, *cells)
+    floors = rows[0].references
+    known = (_value(key, floors[key]) if key in floors else "" for key in COLUMNS)
+    table.add_row("popularity alone", "", *known)
+    return table
+
+
+def _value(key: str, value: float) -> str:
+    return number(key, value) if key.startswith("cost") else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    main()
