@@ -33,10 +33,12 @@ def save(path: Path, tensors: Tree, facts: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read (tensors as nested dicts, facts).
+    """Read (tensors as nested dicts, facts); clear away what a kill left half done.
 
     Raises DataMissing where the file is no checkpoint.
     """
+    for half in path.parent.glob(f".{path.name}.*"):
+        half.unlink(missing_ok=True)
     tree: dict[str, Any] = {}
     try:
         with safe_open(path, framework="pt") as file:

@@ -41,7 +41,7 @@ def test_no_size_is_refused(text: str) -> None:
 @pytest.mark.parametrize("name", ["memory", "workers", "shard"])
 def test_a_machine_has_at_least_one_of_each(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1"):
-        Machine(**{name: 0})
+        Machine(**{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("memory", [2**21, 2**24, 2**31])

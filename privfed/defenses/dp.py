@@ -105,7 +105,10 @@ class CalibratedDP(Defense):
                 f"noise multiplier {rule.noise_multiplier:.3g}, clipping norm "
                 f"{rule.clip:g}, {rule.steps} local step(s) a round",
                 f"the denominator {rule.expected:g} (mean interactions a step) is "
-                "treated as public",
+                "treated as public, and so is that a client has any interaction at all",
+                "outside the guarantee: validation figures, which choose the round "
+                "that is reported, and the noise's own quality (floating point, a "
+                "generator that is not cryptographic)",
                 "a user's whole history is not the unit: it is protected only by "
                 "group privacy",
             ),
