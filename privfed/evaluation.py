@@ -64,21 +64,18 @@ def ranks(
 ) -> Tensor:
     """Rank of every held-out pair of a cohort, (pairs,), 1 is best.
 
-    ``scores`` is (clients, items) on any device; one row may be expanded to all
-    clients. Raises ArithmeticError where a score is NaN.
+    ``scores`` is (clients, items); one row may be expanded to all clients. Raises
+    ArithmeticError where a score is NaN.
     """
-    clients = cohort.clients.cpu()
-    sender, item, _ = held.of(clients)
-    seen = (cohort.sender.to(scores.device), cohort.item.to(scores.device))
-    pairs = (sender.to(scores.device), item.to(scores.device))
+    pairs = held.of(cohort.clients)[:2]
     if candidates is None:
-        return full_ranks(scores, seen, pairs).cpu()
-    drawn = candidates[clients].to(scores.device)
+        return full_ranks(scores, (cohort.sender, cohort.item), pairs)
+    drawn = candidates[cohort.clients]
     others = scores.gather(1, drawn)[pairs[0]]
     # a published list may hold the held-out item itself: it cannot beat itself
     itself = drawn[pairs[0]] == pairs[1][:, None]
     others = others.masked_fill(itself, -torch.inf)
-    return sampled_ranks(scores[pairs], others).cpu()
+    return sampled_ranks(scores[pairs], others)
 
 
 @dataclass(frozen=True, eq=False)

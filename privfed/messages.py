@@ -52,8 +52,8 @@ class Uploads:
         total = torch.zeros(count, dtype=torch.int64)
         for rows in self.rows.values():
             row = rows.value.shape[1] * rows.value.element_size()
-            sent = torch.bincount(rows.sender.cpu(), minlength=count)
-            total += torch.minimum(sent * (ID_BYTES + row), torch.tensor(items * row))
+            sent = torch.bincount(rows.sender, minlength=count)
+            total += (sent * (ID_BYTES + row)).clamp_max(items * row)
         for value in self.dense.values():
             total += value[:1].numel() * value.element_size()
         if self.weight is not None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -88,7 +88,8 @@ def run(
     """
     device = device_of(machine.device)
     with workers(machine.workers, device) as crew:
-        loop = _Loop.of(setup, machine, crew)
+        there = replace(setup, world=setup.world.to(device))
+        loop = _Loop.of(there, machine, crew)
         state = loop.start()
         if keeping and keeping.resume and keeping.path.exists():
             state.restore(keeping.path, machine.device)
@@ -98,7 +99,7 @@ def run(
                 progress(state.next, setup.rounds, state.log[-1])
             if keeping and (state.next % keeping.every == 0 or loop.finished(state)):
                 state.save(keeping.path)
-        return loop.outcome(state)
+        return loop.outcome(state, setup.world)
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,9 @@ class _Loop:
             state.put(clients, found)
             let_go(private)
 
-    def outcome(self, state: RunState) -> Outcome:
+    def outcome(self, state: RunState, world: World) -> Outcome:
+        """What is left, where the truth is: on the CPU."""
+        state.best_test = Ranks(state.best_test.rank.cpu(), world.test)
         guarantees = [defense.guarantee() for defense in self.defenses]
         guesses = self.watch.guesses(state.memory)
         return Outcome(state, guesses, guarantees, self.watch.priors)

@@ -58,12 +58,14 @@ class Watch:
     def guesses(
         self, memory: Mapping[str, State]
     ) -> Mapping[str, Guess | NotApplicable]:
-        """What every attack claims in the end."""
-        made = {
-            name: self.attacks[name].guess(seen, self.priors[name])
-            for name, seen in memory.items()
-        }
-        return {**self.refused, **made}
+        """What every attack claims in the end, on the CPU."""
+        made: dict[str, Guess | NotApplicable] = dict(self.refused)
+        for name, seen in memory.items():
+            guess = self.attacks[name].guess(seen, self.priors[name])
+            made[name] = Guess(
+                guess.clients.cpu(), guess.score.cpu(), guess.chosen.cpu()
+            )
+        return made
 
 
 def narrow(view: View, kind: type[View]) -> View:

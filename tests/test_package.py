@@ -30,9 +30,6 @@ IN_SDIST = (
     "docs/quickstart.md",
     "tests/test_package.py",
 )
-checkout = pytest.mark.skipif(
-    not (ROOT / "pyproject.toml").exists(), reason="privfed runs outside its checkout"
-)
 
 
 def imported_by(code: str) -> set[str]:
@@ -54,14 +51,7 @@ def test_importing_privfed_imports_nothing_else() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [
-        ["--help"],
-        ["--version"],
-        ["run", "--help"],
-        ["list", "--help"],
-        ["data", "--help"],
-        ["data", "get", "--help"],
-    ],
+    [["--help"], ["--version"], ["data", "--help"], ["data", "get", "--help"]],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(words: Sequence[str]) -> None:
@@ -75,7 +65,9 @@ def test_the_watch_on_imports_would_notice() -> None:
     assert "numpy" in imported_by("import numpy.linalg")
 
 
-@checkout
+@pytest.mark.skipif(
+    not (ROOT / "CHANGELOG.md").exists(), reason="privfed runs outside its checkout"
+)
 def test_every_file_that_names_a_version_names_this_one() -> None:
     changed = re.findall(r"^## (\d\S*)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     cited = re.findall(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(), re.M)
@@ -123,7 +115,6 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(source, "wheel", tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.mark.slow
 def test_the_sdist_holds_all_that_is_needed_to_study_and_test(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -133,7 +124,6 @@ def test_the_sdist_holds_all_that_is_needed_to_study_and_test(sdist: Path) -> No
     assert not [name for name in names if "__pycache__" in name]
 
 
-@pytest.mark.slow
 def test_the_wheel_holds_privfed_alone_with_its_types_and_license(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -147,7 +137,6 @@ def test_the_wheel_holds_privfed_alone_with_its_types_and_license(wheel: Path) -
     assert "privfed = privfed.cli:main" in told
 
 
-@pytest.mark.slow
 def test_the_wheel_works_from_another_folder(wheel: Path, tmp_path: Path) -> None:
     unpacked = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:

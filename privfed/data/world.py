@@ -1,7 +1,7 @@
 """What one run trains and measures on: interactions, split by client."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -35,6 +35,11 @@ class Ragged:
         """Client of each pair, (pairs,)."""
         return torch.repeat_interleave(torch.arange(len(self.counts)), self.counts)
 
+    def to(self, device: torch.device) -> "Ragged":
+        """The same pairs on a device."""
+        parts = (self.offsets, self.item, self.label)
+        return Ragged(*(part.to(device) for part in parts))
+
     def of(self, clients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (sender, item, label) of some clients; sender is a position."""
         counts = self.counts[clients]
@@ -57,6 +62,18 @@ class World:
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
     candidates: Tensor | None = None  # (clients, k): a protocol's own negatives
     fingerprint: str = ""
+
+    def to(self, device: torch.device) -> "World":
+        """The same world with its tensors on a device."""
+        candidates = self.candidates
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+            features={n: v.to(device) for n, v in self.features.items()},
+            candidates=None if candidates is None else candidates.to(device),
+        )
 
     @cached_property
     def popularity(self) -> Tensor:

@@ -68,6 +68,7 @@ class FedMR(LocalSGD):
     id_width: int = 512
     item_rate: float = 20.0
     item_std: float | None = None
+    own_rate: float = 1.0  # of FedRAP's private table, relative to the shared one
     router: Literal["interacted", "item"] = "interacted"
     dropout: bool = True
 
@@ -85,11 +86,14 @@ class FedMR(LocalSGD):
     @property
     def core(self) -> Backbone:
         """The backbone with this method's local settings."""
-        return BACKBONES[self.backbone](
+        core = BACKBONES[self.backbone](
             width=self.width,
             learning_rate=self.learning_rate,
             item_rate=self.item_rate,
             item_std=self.item_std,
+        )
+        return (
+            replace(core, own_rate=self.own_rate) if isinstance(core, FedRAP) else core
         )
 
     @property

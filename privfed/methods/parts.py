@@ -30,10 +30,13 @@ class Part:
         return self.size[0] * (items if self.kind == "rows" else 1)
 
     def start(self, items: int, rng: Generator) -> dict[str, Tensor]:
-        """Xavier-normal tables, vectors and weights, zero biases."""
+        """Xavier-normal tables, vectors and weights, zero biases.
+
+        Drawn on the CPU, so that a device changes no draw.
+        """
         if self.kind == "layer":
             fan_in, fan_out = self.size
-            weight = torch.randn(fan_out, fan_in, generator=rng)
+            weight = _drawn((fan_out, fan_in), rng)
             std = self.std or sqrt(2 / (fan_in + fan_out))
             return {
                 f"{self.name}.weight": weight * std,
@@ -41,8 +44,13 @@ class Part:
             }
         rows = items if self.kind == "rows" else 1
         std = self.std or sqrt(2 / (rows + self.size[0]))
-        table = torch.randn(rows, self.size[0], generator=rng) * std
+        table = _drawn((rows, self.size[0]), rng) * std
         return {self.name: table if self.kind == "rows" else table[0]}
+
+
+def _drawn(size: tuple[int, int], rng: Generator) -> Tensor:
+    drawn = torch.randn(size, generator=rng, device="cpu")
+    return drawn.to(torch.get_default_device())
 
 
 def of_kind(parts: Iterable[Part], kind: str, private: bool) -> list[Part]:

@@ -33,11 +33,11 @@ def score(guess: Guess, truth: Ragged) -> dict[str, Tensor]:
 
 
 def _score(guess: Guess, truth: Ragged, position: Tensor) -> dict[str, Tensor]:
-    scores = guess.score[position].cpu()
+    scores = guess.score[position]
     if not bool(scores.isfinite().all()):
         raise ArithmeticError("an attack's score is not finite")
-    real = _dense(truth, guess.clients[position].cpu(), scores.shape[1])
-    figures = _decision(guess.chosen[position].cpu(), real)
+    real = _dense(truth, guess.clients[position], scores.shape[1])
+    figures = _decision(guess.chosen[position], real)
     figures["auc"] = _auc(scores, real)
     figures["f1_at_count"] = _hits_at_count(scores, real) / real.sum(1)
     none = ~real.any(1)

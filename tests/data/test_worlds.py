@@ -29,7 +29,7 @@ def test_nobody_meets_an_item_twice_in_the_demo() -> None:
     data = demo()
     pairs = data.user * data.items + data.item
 
-    assert len(pairs.unique()) == len(pairs)
+    assert len(torch.unique(pairs)) == len(pairs)
 
 
 def test_features_tell_tastes_in_the_demo() -> None:

@@ -11,6 +11,7 @@ from privfed.devices.dpsgd import InteractionDP, NoiseSource, clipped, norms, po
 from privfed.devices.gradients import Local, step
 from privfed.interfaces import Round, State, Trained
 from privfed.methods.fcf import FCF
+from privfed.methods.backbone import Backbone
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR, dropout_mask
 from privfed.methods.fedncf import FedNCF
@@ -165,7 +166,9 @@ def test_poisson_takes_each_interaction_whole_at_its_rate(rate: float) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=ids)
-def test_without_noise_or_clipping_it_is_one_plain_step(method: LocalSGD) -> None:
+def test_without_noise_or_clipping_it_is_one_plain_step(
+    method: Backbone | FedMR,
+) -> None:
     """The neutral setting: rate 1, no noise, a clip that never bites."""
     method = replace(method, epochs=1, batch=10_000, learning_rate=0.05)
     plain_rate = isinstance(twin.core(method), FedAvg)
