@@ -13,7 +13,7 @@ the generated demo world.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from privfed.result import Figure, Result
 
 DEFENSES = (
     "none",
-    "gaussian:variance=0.1,rows=touched",
-    "gaussian:variance=0.0001",
+    "gaussian:rows=touched",
+    "gaussian:variance=1e-6",
     "gaussian:variance=0.1",
     "dp:epsilon=8",
     "dp:epsilon=1",
@@ -123,23 +123,22 @@ def _title(settings: RunSettings) -> str:
 
 def _table(rows: Sequence[Row], title: str) -> Table:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name in ("defense", "attack"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("")
     for name in ("precision", "recall", "F1", "95 % interval", "AUC"):
         table.add_column(name, justify="right", no_wrap=True)
-    known = rows[0].prior
-    table.add_row("", "popularity alone", *_cells(known), f"{known['auc']:.3f}")
+    table.add_row("popularity alone", *_cells(rows[0].prior))
     for row in rows:
+        if row.attack == ATTACKS[0]:
+            table.add_row(row.defense)
         values = {name: figure.value for name, figure in row.figures.items()}
-        auc = f"{values['auc']:.3f}"
         cells = _cells(values, _interval(row.figures["f1"]))
-        table.add_row(row.defense, row.attack, *cells, auc)
+        table.add_row(f"  {row.attack}", *cells)
     return table
 
 
-def _cells(values: dict[str, float], interval: str = "") -> tuple[str, ...]:
-    first = (f"{values[name]:.3f}" for name in ("precision", "recall", "f1"))
-    return (*first, interval)
+def _cells(values: Mapping[str, float], interval: str = "") -> list[str]:
+    told = [f"{values[name]:.3f}" for name in METRICS]
+    return [*told[:-1], interval, told[-1]]
 
 
 def _interval(figure: Figure) -> str:

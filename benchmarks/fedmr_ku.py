@@ -86,7 +86,7 @@ BACKBONES = (
             "fedmr_release:backbone=fedncf,learning_rate=0.1",
         ),
         (
-            "fedncf:learning_rate=1,item_rate=1,item_std=0.3,epochs=5",
+            "fedncf:learning_rate=0.5,item_rate=0.4,item_std=0.3,epochs=5",
             "fedmr:backbone=fedncf,learning_rate=2,item_rate=1,epochs=1",
         ),
     ),
@@ -138,7 +138,7 @@ class Protocol:
 
 PROTOCOLS = (
     Protocol("published", "given", (100, 50), (4, 4)),  # 20 rounds, as released
-    Protocol("clean", "warm", (100, 60), (4, 3)),
+    Protocol("clean", "warm", (100, 60), (10, 3)),
 )
 
 

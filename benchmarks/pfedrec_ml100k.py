@@ -35,8 +35,8 @@ from privfed.result import Figure, Result
 
 METRICS = ("hr@10", "ndcg@10")
 EARLY = 30  # rounds; the second figure is that of the best validation round
-OFFICIAL_BEST = (0.7243, 0.4401)  # official code, round 70 of 100, one run
-OFFICIAL_CURVE = {  # official code: rounds done, HR@10, NDCG@10 on the same split
+OFFICIAL_BEST = (0.7243, 0.4401)  # the authors' code, round 70 of 100, one run
+OFFICIAL_CURVE = {  # the authors' code, one run: HR@10 and NDCG@10 by rounds done
     11: (0.5133, 0.2730),
     21: (0.6394, 0.3585),
     31: (0.6935, 0.4031),
@@ -157,8 +157,10 @@ def main(
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    console = Console(width=100)
+    console = Console(width=120)
     console.print(_table(rows))
+    for warning in dict.fromkeys(w for row in rows for w in row.warnings):
+        console.print(f"\nall_interactions: {warning}")
     console.print(_curve(rows[0]))
 
 
@@ -209,17 +211,15 @@ def _curve_of(result: Result) -> dict[int, tuple[float, float]]:
 def _table(rows: Sequence[Row]) -> Table:
     table = Table(title="PFedRec, ML-100K, 99 negatives: HR@10 / NDCG@10", box=None)
     for name in ("protocol", "negatives exclude", "view"):
-        table.add_column(name)
-    table.add_column(f"{EARLY} rounds", justify="right")
-    table.add_column("+/-", justify="right")
-    table.add_column("best validation round", justify="right")
-    table.add_column("+/-", justify="right")
+        table.add_column(name, no_wrap=True)
+    for name in (f"{EARLY} rounds", "+/-", "validation's round", "+/-"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = (row.protocol, row.negatives_exclude, row.view)
         best = (_pair(row.best), _half(row.best)) if row.protocol != "alone" else ()
         table.add_row(*cells, _pair(row.early), _half(row.early), *best)
     early, best_of = (_numbers(*two) for two in (OFFICIAL_CURVE[31], OFFICIAL_BEST))
-    told = ("official code", "all_interactions", "local", f"{early} (31)", "", best_of)
+    told = ("authors' code, 31", "all_interactions", "local", early, "", best_of)
     table.add_row(*told)
     floor = rows[0].popularity
     table.add_row("popularity", "", "", _numbers(*(floor[name] for name in METRICS)))
@@ -244,7 +244,7 @@ def _numbers(*values: Any) -> str:
 
 def _curve(row: Row) -> Table:
     table = Table(title="\nPublished protocol, local view, by rounds done", box=None)
-    for name in ("rounds", "privfed", "rounds", "official code"):
+    for name in ("rounds", "privfed", "rounds", "authors' code"):
         table.add_column(name, justify="right")
     mine = [(str(n), _numbers(*pair)) for n, pair in row.curve.items()]
     theirs = [(str(n), _numbers(*pair)) for n, pair in OFFICIAL_CURVE.items()]

@@ -1,15 +1,16 @@
 """What noise costs in utility and what it leaves to the attacks.
 
-One method, trained under Gaussian noise of three variances (FedMR's own noise table
-has these) and under differential privacy from epsilon 512 down to 1. Every row is a
-whole run; the runs share every other random draw, so rows can be compared.
+One method, trained under Gaussian noise (of the variances in FedMR's own noise table,
+and of a smaller one) and under differential privacy from epsilon 512 down to 1. Every
+row is a whole run; the runs share every other random draw, so rows can be compared. A
+run that diverges is a result as well.
 
     python defenses/noise_study.py
 """
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import click
@@ -18,12 +19,14 @@ from rich.table import Table
 
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
+from privfed.errors import PrivfedError
 from privfed.experiment import execute
 from privfed.report.words import number
 from privfed.result import Figure
 
 DEFENSES = (
     "none",
+    "gaussian:variance=0.0001",
     "gaussian:variance=0.01",
     "gaussian:variance=0.1",
     "gaussian:variance=1",
@@ -48,10 +51,10 @@ class Row:
     """What one run measured; ``epsilon`` is None where nothing is guaranteed."""
 
     defense: str
-    epsilon: float | None
-    figures: dict[str, Figure]
-    references: dict[str, float]
-    run: str
+    epsilon: float | None = None
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    references: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""  # why there are no figures
 
 
 @click.command(help=__doc__)
@@ -94,13 +97,18 @@ def main(
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     title = f"{settings[0].method.spec} on {data}, {rounds} rounds"
-    Console().print(_table(rows, title))
+    _show(rows, title)
 
 
 def _measure(settings: RunSettings, defense: str) -> Row:
     click.echo(defense, err=True)
-    with Line(settings.seed, settings.seeds) as progress:
-        result = execute(settings, True, progress)
+    try:
+        with Line(settings.seed, settings.seeds) as progress:
+            result = execute(settings, True, progress)
+    except PrivfedError as error:
+        if error.exit_code != PrivfedError.exit_code:  # unusable settings or data
+            raise
+        return Row(defense, failure=str(error))
     floors = {
         key: next(iter(result.references[key].values()))
         for key in COLUMNS
@@ -108,23 +116,25 @@ def _measure(settings: RunSettings, defense: str) -> Row:
     }
     figures = {key: result.figures[key] for key in COLUMNS}
     spent = [promise.epsilon for promise in result.privacy.values()]
-    return Row(defense, spent[0] if spent else None, figures, floors, result.id)
+    return Row(defense, spent[0] if spent else None, figures, floors)
 
 
-def _table(rows: Sequence[Row], title: str) -> Table:
+def _show(rows: Sequence[Row], title: str) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("defense", no_wrap=True)
-    table.add_column("epsilon", justify="right")
     for name in COLUMNS.values():
         table.add_column(name, justify="right")
     for row in rows:
-        cells = (_value(key, figure.value) for key, figure in row.figures.items())
-        epsilon = "none" if row.epsilon is None else f"{row.epsilon:.4g}"
-        table.add_row(row.defense, epsilon, *cells)
-    floors = rows[0].references
+        cells = [_value(key, figure.value) for key, figure in row.figures.items()]
+        table.add_row(row.defense, *(cells or ["diverged"]))
+    floors = next(row.references for row in rows if row.references)
     known = (_value(key, floors[key]) if key in floors else "" for key in COLUMNS)
-    table.add_row("popularity alone", "", *known)
-    return table
+    table.add_row("popularity alone", *known)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if row.failure:
+            console.print(f"\n{row.defense}: {row.failure}", highlight=False)
 
 
 def _value(key: str, value: float) -> str:

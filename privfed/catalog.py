@@ -28,7 +28,7 @@ class Entry:
 
 
 _FEDMR = "privfed.methods.fedmr:FedMR"
-_PAPER = {"backbone": "fcf", "learning_rate": 0.1, "epochs": 10, "item_rate": 1.0}
+_PAPER = {"learning_rate": 0.1, "epochs": 10}
 _RELEASED = {
     **_PAPER,
     "epochs": 5,

@@ -12,6 +12,7 @@ import click
 import pytest
 
 import privfed
+from privfed.cli import main
 from privfed.cli import privfed as group
 from privfed.cli.options import layer
 from privfed.cli.run import run
@@ -68,7 +69,9 @@ def commands(program: re.Pattern[str]) -> list[tuple[str, str]]:
 def parse(command: click.Command, words: list[str]) -> click.Context:
     """Parse words as click does, down to the last subcommand; run nothing."""
     name = command.name or "script"
-    if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    if isinstance(command, click.Group) and not words:
+        return click.Context(command)  # shows its help
+    if isinstance(command, click.Group) and not words[0].startswith("-"):
         with command.make_context(name, [words[0]]) as context:
             below = command.get_command(context, words[0])
         assert below is not None, f"{name} has no command {words[0]!r}"
@@ -94,7 +97,7 @@ def _study_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / name).write_text("rounds = 3\n")
 
 
-@pytest.mark.parametrize(("document", "command"), PRIVFED, ids=" | ".join)
+@pytest.mark.parametrize(("document", "command"), PRIVFED, ids=map(" | ".join, PRIVFED))
 @pytest.mark.usefixtures("_study_files")
 def test_privfed_understands_what_the_documents_type(
     document: str, command: str
@@ -112,7 +115,7 @@ def test_privfed_understands_what_the_documents_type(
         run_settings(layer(told))  # raises SettingsError
 
 
-@pytest.mark.parametrize(("document", "command"), SCRIPTS, ids=" | ".join)
+@pytest.mark.parametrize(("document", "command"), SCRIPTS, ids=map(" | ".join, SCRIPTS))
 def test_scripts_understand_what_the_documents_type(
     document: str, command: str
 ) -> None:
@@ -120,21 +123,21 @@ def test_scripts_understand_what_the_documents_type(
     assert found is not None
     script = ROOT / found[1]
     assert script.exists(), f"{document}: {command}"
-    main = runpy.run_path(str(script))["main"]
+    script_main = runpy.run_path(str(script))["main"]
     try:
-        parse(main, words_of(command)[1:])
+        parse(script_main, words_of(command)[1:])
     except click.ClickException as error:
         pytest.fail(f"{document}: {command}: {error.format_message()}")
 
 
 def test_the_documents_have_commands_to_check() -> None:
-    documents = {document for document, _ in PRIVFED}
-
-    assert {"README.md", "docs/quickstart.md"} <= documents
-    assert {s for _, c in SCRIPTS for s in SCRIPT.findall(c)} >= {
-        "attacks/interacted_items.py",
-        "defenses/noise_study.py",
-    }
+    assert {
+        ("README.md", "privfed data get ml-100k"),
+        ("README.md", ".venv/bin/privfed run --method fedmr --defense dp"),
+        ("docs/quickstart.md", "privfed run study.toml"),
+        ("attacks/README.md", "python attacks/interacted_items.py"),
+        ("defenses/README.md", "python defenses/noise_study.py"),
+    } <= {*PRIVFED, *SCRIPTS}
 
 
 def test_a_wrong_command_would_be_noticed() -> None:
@@ -226,3 +229,27 @@ def test_the_python_in_a_document_runs(
             exec(compile(content, document, "exec"), names)
 
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith(told)
+
+
+@pytest.mark.slow
+def test_the_readme_shows_what_its_command_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = next(c for language, c in blocks(readme_text()) if language == "text")
+    words = ["run", "--method", "fedmr", "--defense", "dp", "--quiet"]
+
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    old, new = figures(shown), figures(printed)
+    assert old.keys() == new.keys()
+    assert len(new) > 15
+    for name, value in new.items():
+        assert old[name] == pytest.approx(value, abs=0.02), name
+
+
+def figures(table: str) -> dict[str, float]:
+    """The plain figures of a printed table; each attack's in its order."""
+    found: dict[str, float] = {}
+    for name, value in re.findall(r"^ {2,4}(\S.*?) {2,}(-?\d\.\d{4}) ", table, re.M):
+        found[f"{name} {sum(key.startswith(name) for key in found)}"] = float(value)
+    return found

@@ -61,12 +61,12 @@ class FedMR(LocalSGD):
     """
 
     learning_rate: float = 1.0
-    epochs: int = 2
-    backbone: Literal["fedavg", "fcf", "fedncf", "pfedrec", "fedrap"] = "fedavg"
+    epochs: int = 1
+    backbone: Literal["fedavg", "fcf", "fedncf", "pfedrec", "fedrap"] = "fcf"
     fusion: Kind = "mix"
     modalities: str = "all"
     id_width: int = 512
-    item_rate: float = 20.0
+    item_rate: float = 1.0
     item_std: float | None = None
     own_rate: float = 1.0  # of FedRAP's private table, relative to the shared one
     router: Literal["interacted", "item"] = "interacted"

@@ -10,8 +10,8 @@ from torch import Tensor
 from privfed.devices.dpsgd import InteractionDP, NoiseSource, clipped, norms, poisson
 from privfed.devices.gradients import Local, step
 from privfed.interfaces import Round, State, Trained
-from privfed.methods.fcf import FCF
 from privfed.methods.backbone import Backbone
+from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR, dropout_mask
 from privfed.methods.fedncf import FedNCF
