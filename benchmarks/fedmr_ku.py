@@ -52,7 +52,10 @@ class Backbone:
 
 
 # The released configurations: 5 local epochs, 1 negative from items seen in training.
-_AS_RELEASED = "epochs=5,negatives=1,negatives_pool=items_in_train"
+_AS_RELEASED = (
+    "width=64,batch=2048,item_rate=1,item_std=none,"
+    "epochs=5,negatives=1,negatives_pool=items_in_train"
+)
 BACKBONES = (
     Backbone(
         "FedAvg",
@@ -62,7 +65,7 @@ BACKBONES = (
             "fedmr_release:backbone=fedavg,learning_rate=0.01",
         ),
         (
-            "fedavg:learning_rate=0.1,item_rate=44800,epochs=5",
+            "fedavg:learning_rate=0.1,item_rate=44800,epochs=5,item_std=none,batch=2048",
             "fedmr:backbone=fedavg,learning_rate=1,item_rate=2800,epochs=1",
         ),
     ),
@@ -74,7 +77,7 @@ BACKBONES = (
             "fedmr_release:backbone=fcf,learning_rate=0.1",
         ),
         (
-            "fcf:learning_rate=0.1,item_rate=80,epochs=5",
+            "fcf:learning_rate=0.1,item_rate=80,epochs=5,item_std=none,batch=2048",
             "fedmr:backbone=fcf,learning_rate=2,item_rate=1,epochs=1",
         ),
     ),
@@ -86,7 +89,7 @@ BACKBONES = (
             "fedmr_release:backbone=fedncf,learning_rate=0.1",
         ),
         (
-            "fedncf:learning_rate=0.5,item_rate=0.4,item_std=0.3,epochs=5",
+            "fedncf:learning_rate=0.5,item_rate=0.4,item_std=0.3,epochs=5,batch=2048",
             "fedmr:backbone=fedncf,learning_rate=2,item_rate=1,epochs=1",
         ),
     ),
@@ -94,8 +97,7 @@ BACKBONES = (
         "PFedRec",
         ((0.0637, 0.0230), (0.2157, 0.0616)),
         (
-            "pfedrec:width=64,batch=2048,item_rate=1,item_std=none,"
-            f"learning_rate=0.1,{_AS_RELEASED}",
+            f"pfedrec:learning_rate=0.1,{_AS_RELEASED}",
             "fedmr_release:backbone=pfedrec,learning_rate=0.1",
         ),
         (
@@ -107,12 +109,13 @@ BACKBONES = (
         "FedRAP",
         ((0.4706, 0.1086), (0.4824, 0.1305)),  # Tables 3 and 4 have .3824 for .4824
         (
-            f"fedrap:learning_rate=0.1,decay=0.9,{_AS_RELEASED}",
+            "fedrap:learning_rate=0.1,apart=0.1,sparse=0.1,own_rate=1,decay=0.9,"
+            f"{_AS_RELEASED}",
             "fedmr_release:backbone=fedrap,learning_rate=0.1",
         ),
         (
             "fedrap:learning_rate=0.1,item_rate=80,own_rate=0.0001,epochs=5,"
-            "schedule=off,decay=1",
+            "schedule=off,decay=1,item_std=none,batch=2048",
             "fedmr:backbone=fedrap,learning_rate=2,item_rate=1,own_rate=0.0001,epochs=1",
         ),
     ),
@@ -186,7 +189,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Run every row and print a table for each protocol."""
-    console, told = Console(width=140), []
+    console, told = Console(width=150), []
     for chosen in PROTOCOLS:
         if protocol not in (chosen.name, "both"):
             continue

@@ -37,7 +37,6 @@ DEFENSES = (
 )
 COLUMNS: Mapping[str, str] = {
     "utility.hr@10": "HR@10",
-    "utility.ndcg@10": "NDCG@10",
     "leakage.support.precision": "support\nprecision",
     "leakage.sign_pc.f1": "sign_pc\nF1",
     "leakage.sign_pc.auc": "sign_pc\nAUC",
@@ -109,32 +108,30 @@ def _measure(settings: RunSettings, defense: str) -> Row:
         if error.exit_code != PrivfedError.exit_code:  # unusable settings or data
             raise
         return Row(defense, failure=str(error))
-    floors = {
-        key: next(iter(result.references[key].values()))
-        for key in COLUMNS
-        if key in result.references
-    }
-    figures = {key: result.figures[key] for key in COLUMNS}
+    floors = {key: next(iter(told.values())) for key, told in result.references.items()}
     spent = [promise.epsilon for promise in result.privacy.values()]
-    return Row(defense, spent[0] if spent else None, figures, floors)
+    return Row(defense, spent[0] if spent else None, result.figures, floors)
 
 
 def _show(rows: Sequence[Row], title: str) -> None:
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     table.add_column("defense", no_wrap=True)
     for name in COLUMNS.values():
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        cells = [_value(key, figure.value) for key, figure in row.figures.items()]
-        table.add_row(row.defense, *(cells or ["diverged"]))
+        known = {key: figure.value for key, figure in row.figures.items()}
+        table.add_row(row.defense, *(_cells(known) if known else ["diverged"]))
     floors = next(row.references for row in rows if row.references)
-    known = (_value(key, floors[key]) if key in floors else "" for key in COLUMNS)
-    table.add_row("popularity alone", *known)
+    table.add_row("popularity alone", *_cells(floors))
     console = Console()
     console.print(table)
     for row in rows:
         if row.failure:
             console.print(f"\n{row.defense}: {row.failure}", highlight=False)
+
+
+def _cells(known: Mapping[str, float]) -> list[str]:
+    return [_value(key, known[key]) if key in known else "" for key in COLUMNS]
 
 
 def _value(key: str, value: float) -> str:

@@ -167,16 +167,11 @@ class _Loop:
         self.watch.show(state.memory, view)
         state.next += 1
         if not loss < float("inf"):
-            raise PrivfedError(
-                f"round {state.next}: training diverged (loss {loss}); lower the "
-                "learning rate or, with a defense, its noise"
-            )
+            raise _diverged(state.next, f"loss {loss}")
         row = {"round": float(state.next), "loss": loss}
         last = state.next == self.setup.rounds
         if last or state.next % self.setup.protocol.every == 0:
-            if self.method.view == "global":
-                self._score_everyone(state)
-            row |= state.judge(self.setup.protocol.at)
+            row |= self._evaluate(state)
         state.log.append({**row, "seconds": time.perf_counter() - began})
 
     def _shards(self, clients: Tensor, number: int) -> Sequence[Cohort]:
@@ -259,6 +254,11 @@ class _Loop:
         state.costs.uploads += clients
         state.costs.rounds += 1
 
+    def _evaluate(self, state: RunState) -> Mapping[str, float]:
+        if self.method.view == "global":
+            self._score_everyone(state)
+        return state.judge(self.setup.protocol.at)
+
     def _score_everyone(self, state: RunState) -> None:
         method, model, private = self.method, state.model, state.private
 
@@ -268,9 +268,12 @@ class _Loop:
             return clients, self.evaluation.ranks(scores, cohort)
 
         chunks = self.evaluation.chunks(method)
-        for clients, found in self.crew.map(work, chunks):
-            state.put(clients, found)
-            let_go(private)
+        try:
+            for clients, found in self.crew.map(work, chunks):
+                state.put(clients, found)
+                let_go(private)
+        except ArithmeticError as error:
+            raise _diverged(state.next, str(error)) from error
 
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
@@ -278,6 +281,13 @@ class _Loop:
         guarantees = [defense.guarantee() for defense in self.defenses]
         guesses = self.watch.guesses(state.memory)
         return Outcome(state, guesses, guarantees, self.watch.priors)
+
+
+def _diverged(round: int, sign: str) -> PrivfedError:
+    return PrivfedError(
+        f"round {round}: training diverged ({sign}); lower the learning rate or, "
+        "with a defense, its noise"
+    )
 
 
 def _prepared(setup: Setup, eligible: Tensor, seeds: Seeds) -> Sequence[Defense]:

@@ -49,10 +49,10 @@ def prose(text: str) -> str:
 
 def typed(text: str) -> Iterator[str]:
     """Every command in a document: lines of shell blocks, and code in prose."""
-    for language, content in blocks(text):
-        if language in SHELL:
-            for line in content.splitlines():
-                yield from re.split(r" && ", re.sub(r"\s+# .*$", "", line))
+    lines = [x for lang, c in blocks(text) if lang in SHELL for x in c.splitlines()]
+    lines += re.findall(r"^    (\S.*)$", prose(text), re.M)  # indented blocks
+    for line in lines:
+        yield from re.split(r" && ", re.sub(r"\s+# .*$", "", line))
     yield from re.findall(r"`([^`\n]+)`", prose(text))
 
 

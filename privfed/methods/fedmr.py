@@ -54,7 +54,7 @@ class FedMR(LocalSGD):
     """FedMR over one of five backbones.
 
     The defaults learn in few rounds where items are described; ``fedmr_paper``
-    names the paper's settings. ``modalities`` names the inputs, joined by "+"; the
+    names the settings of the paper. ``modalities`` names the inputs, joined by "+"; the
     others are zeroed before their projection, as in the paper's ablation.
     ``router="item"`` lets each item choose its own mixture, which DP-SGD needs: a
     mixture averaged over a client's items ties its interactions together.
