@@ -37,7 +37,7 @@ DEFENSES = (
 )
 COLUMNS: Mapping[str, str] = {
     "utility.hr@10": "HR@10",
-    "leakage.support.precision": "support\nprecision",
+    "leakage.support.precision": "support\nprec.",
     "leakage.sign_pc.f1": "sign_pc\nF1",
     "leakage.sign_pc.auc": "sign_pc\nAUC",
     "cost.bytes_up": "upload",

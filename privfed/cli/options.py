@@ -66,8 +66,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option(
         "--split",
         "data__split",
-        "auto (as the source says, else by time), leave-one-out, warm (by time, and what is "
-        "held out occurs in training), ratio or given.",
+        "auto (as the source says, else by time), leave-one-out, ratio, given, or "
+        "warm (by time, and what is held out occurs in training).",
         metavar="NAME",
         default_is="auto",
     ),
