@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from privfed.accounting import Guarantee
-from privfed.data.cohort import Cohort, cohort_of, part_of
+from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
-from privfed.devices.dpsgd import InteractionDP
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation import Evaluation, Protocol, Ranks
+from privfed.fleet import Fleet
 from privfed.interfaces import (
     START,
     Attack,
@@ -22,11 +22,10 @@ from privfed.interfaces import (
     Method,
     NotApplicable,
     Plan,
-    Round,
     Trained,
 )
 from privfed.machine import Machine, device_of, let_go
-from privfed.messages import Total, Uploads
+from privfed.messages import Total
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
@@ -110,39 +109,41 @@ class _Loop:
     machine: Machine
     crew: Workers
     seeds: Seeds
-    method: Method
-    defenses: Sequence[Defense]
-    privacy: InteractionDP | None
     eligible: Tensor  # clients that have something to train on
+    fleet: Fleet
     watch: Watch
     evaluation: Evaluation
 
     @classmethod
     def of(cls, setup: Setup, machine: Machine, crew: Workers) -> "_Loop":
-        world, seeds, method = setup.world, Seeds(setup.seed), setup.method
+        world, seeds = setup.world, Seeds(setup.seed)
         eligible = world.train.counts.nonzero()[:, 0]
         if not len(eligible):
             raise SettingsError("no client has a training interaction; check the split")
-        defenses = _prepared(setup, eligible, seeds)
-        for defense in defenses:
-            method = defense.method(method)
+        participations = setup.sampling.participations(setup.rounds, eligible, seeds)
+        plan = Plan(
+            world.shape,
+            setup.rounds,
+            participations,
+            len(world.train.item) / len(eligible),
+            setup.method,
+        )
+        fleet = Fleet.of(world, plan, setup.defenses, machine, seeds)
         given = (*setup.channel.shows, ModelView)
         return cls(
             setup,
             machine,
             crew,
             seeds,
-            method,
-            defenses,
-            _privacy(defenses),
             eligible,
-            Watch.of(setup.attacks, given, world, method.negatives, seeds),
+            fleet,
+            Watch.of(setup.attacks, given, world, fleet.method.negatives, seeds),
             Evaluation(world, setup.protocol.candidates(world, seeds)),
         )
 
     def start(self) -> RunState:
         world = self.setup.world
-        model, private = self.method.init(world.shape, self.seeds("init"))
+        model, private = self.fleet.method.init(world.shape, self.seeds("init"))
         return RunState(
             model,
             self.machine.home(private),
@@ -162,7 +163,7 @@ class _Loop:
         number, began = state.next, time.perf_counter()
         clients = self.setup.sampling.cohort(number, self.eligible, self.seeds)
         self.watch.show(state.memory, ModelView(round=number, model=state.model))
-        total, view, loss = self._gather(state, self._shards(clients, number))
+        total, view, loss = self._gather(state, self.fleet.shards(clients, number))
         self._learn(state, total, len(clients))
         self.watch.show(state.memory, view)
         state.next += 1
@@ -174,25 +175,13 @@ class _Loop:
             row |= self._evaluate(state)
         state.log.append({**row, "seconds": time.perf_counter() - began})
 
-    def _shards(self, clients: Tensor, number: int) -> Sequence[Cohort]:
-        cohort = cohort_of(self.setup.world, clients)
-        for k, defense in enumerate(self.defenses):
-            cohort = defense.on_data(cohort, self.seeds(f"data {k}", number))
-        positions = self.machine.shards(
-            cohort.counts,
-            cohort.shape,
-            self.method,
-            dense=any(defense.sends_every_row() for defense in self.defenses),
-        )
-        return [part_of(cohort, at) for at in positions]
-
     def _gather(
         self, state: RunState, shards: Sequence[Cohort]
     ) -> tuple[Total, View, float]:
         """Train every shard and carry its uploads; return total, view and mean loss."""
         number, costs, losses = state.next, state.costs, []
         opened = self.setup.channel.open(self.setup.world.shape)
-        work = self._devices(state, number)
+        work = self.fleet.work(state.model, state.private, number)
         for shard, (trained, uploads, seconds) in zip(
             shards, self.crew.map(work, shards), strict=True
         ):
@@ -210,57 +199,38 @@ class _Loop:
         costs.server_seconds += time.thread_time() - start
         return total, closing, float(torch.cat(losses).double().mean())
 
-    def _devices(
-        self, state: RunState, number: int
-    ) -> Callable[[Cohort], tuple[Trained, Uploads, float]]:
-        """What the devices of a shard do, safe to run in any thread."""
-        draws = self.seeds("train", number)
-        now = Round(number, draws, self.seeds("once"), self.privacy)
-        model, private = state.model, state.private
-
-        def work(shard: Cohort) -> tuple[Trained, Uploads, float]:
-            start = time.thread_time()
-            trained = self.method.train(model, private, shard, now)
-            uploads = trained.uploads
-            for k, defense in enumerate(self.defenses):
-                noise = self.seeds(f"upload {k}", number)
-                uploads = defense.on_upload(uploads, shard.shape, noise)
-            return trained, uploads, time.thread_time() - start
-
-        return work
-
     def _keep(self, state: RunState, shard: Cohort, trained: Trained) -> None:
         """Write what stays on the devices; measure it there where the view is local."""
         for name, value in trained.private.items():
             state.private[name][shard.clients] = value
         for name, rows in trained.private_rows.items():
             state.private[name][shard.clients[rows.sender], rows.item] = rows.value
-        if self.method.view == "local":
+        if self.fleet.method.view == "local":
             own = cohort_of(self.setup.world, shard.clients)
             local = trained.uploads.rows
-            scores = self.method.score(state.model, state.private, own, local)
+            scores = self.fleet.method.score(state.model, state.private, own, local)
             state.put(own.clients, self.evaluation.ranks(scores, own))
         let_go(state.private)
 
     def _learn(self, state: RunState, total: Total, clients: int) -> None:
         start = time.thread_time()
-        last = len(self.defenses) - 1
-        for k, defense in enumerate(reversed(self.defenses)):
+        last = len(self.fleet.defenses) - 1
+        for k, defense in enumerate(reversed(self.fleet.defenses)):
             draws = self.seeds(f"total {last - k}", state.next)
             total = defense.on_total(total, draws)
         state.costs.bytes_down += _model_bytes(state.model) * clients
-        state.model = self.method.apply(state.model, total)
+        state.model = self.fleet.method.apply(state.model, total)
         state.costs.server_seconds += time.thread_time() - start
         state.costs.uploads += clients
         state.costs.rounds += 1
 
     def _evaluate(self, state: RunState) -> Mapping[str, float]:
-        if self.method.view == "global":
+        if self.fleet.method.view == "global":
             self._score_everyone(state)
         return state.judge(self.setup.protocol.at)
 
     def _score_everyone(self, state: RunState) -> None:
-        method, model, private = self.method, state.model, state.private
+        method, model, private = self.fleet.method, state.model, state.private
 
         def work(clients: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             cohort = cohort_of(self.setup.world, clients)
@@ -278,7 +248,7 @@ class _Loop:
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
         state.best_test = Ranks(state.best_test.rank.cpu(), world.test)
-        guarantees = [defense.guarantee() for defense in self.defenses]
+        guarantees = [defense.guarantee() for defense in self.fleet.defenses]
         guesses = self.watch.guesses(state.memory)
         return Outcome(state, guesses, guarantees, self.watch.priors)
 
@@ -288,25 +258,6 @@ def _diverged(round: int, sign: str) -> PrivfedError:
         f"round {round}: training diverged ({sign}); lower the learning rate or, "
         "with a defense, its noise"
     )
-
-
-def _prepared(setup: Setup, eligible: Tensor, seeds: Seeds) -> Sequence[Defense]:
-    """The defenses with everything derived from what is public about the run."""
-    plan = Plan(
-        setup.world.shape,
-        setup.rounds,
-        setup.sampling.participations(setup.rounds, eligible, seeds),
-        len(setup.world.train.item) / len(eligible),
-        setup.method,
-    )
-    return [defense.prepare(plan) for defense in setup.defenses]
-
-
-def _privacy(defenses: Sequence[Defense]) -> InteractionDP | None:
-    rules = [rule for d in defenses if (rule := d.in_training()) is not None]
-    if len(rules) > 1:
-        raise SettingsError("only one defense can change local training; leave one out")
-    return rules[0] if rules else None
 
 
 def _model_bytes(model: Mapping[str, Tensor]) -> int:
