@@ -32,13 +32,11 @@ from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
-from privfed.methods.fusion import Fusion, Kind, Linear, mix, route
+from privfed.methods.fusion import Fusion, Kind
 from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
 from privfed.methods.pfedrec import PFedRec
-from privfed.seeds import Stream
-
-_LANES = 32  # dropout bits taken from one random word
+from privfed.methods.router import learned, mix, trained
 
 BACKBONES: Mapping[str, type[Backbone]] = {
     "fedavg": FedAvg,
@@ -197,7 +195,9 @@ class FedMR(LocalSGD):
         outputs = fusion.outputs(tape.linear, projected)
         if fusion.kind != "mix":
             return outputs[0]
-        return mix(outputs, self._shares_of(tape, outputs, cohort, round))
+        draws = round.stream.of("dropout", tape.batch.epoch) if self.dropout else None
+        by_item = self.router == "item"
+        return mix(outputs, trained(tape, outputs, cohort.clients, draws, by_item))
 
     def _project_id(self, tape: Tape, tables: list[str], used: set[str]) -> Tensor:
         rows = [tape.batch.rows(tape.local.rows[name]) for name in tables]
@@ -209,31 +209,6 @@ class FedMR(LocalSGD):
             return out
         total = rows[0] if len(rows) == 1 else rows[0] + rows[1]
         return tape.linear("project.id", total, reads=tuple(tables))
-
-    def _shares_of(
-        self, tape: Tape, outputs: Sequence[Tensor], cohort: Cohort, round: Round
-    ) -> Tensor:
-        """Expert mixture while training, (clients, 1 or samples, experts)."""
-        batch = tape.batch
-        chosen, hits = batch.positive, batch.weight * batch.target
-        if chosen is None or self.router == "item":
-            chosen = torch.arange(hits.shape[1]).expand_as(hits)
-        else:
-            real, chosen = chosen >= 0, chosen.clamp_min(0)
-            hits = hits.gather(1, chosen) * real
-            at = chosen[..., None].expand(-1, -1, self.width)
-            outputs = [out.gather(1, at) for out in outputs]
-        keep = None
-        if self.dropout:
-            stream = round.stream.of("dropout", batch.epoch)
-            keep = dropout_mask(
-                stream, cohort.clients, chosen + batch.start, self.width
-            )
-        share = route(tape.linear, outputs, keep)
-        if self.router == "item":
-            return share
-        hits = hits[..., None]
-        return _mean((share * hits).sum(1), hits.sum(1))[:, None]
 
     def private_training(self) -> Self:
         return replace(super().private_training(), router="item")
@@ -261,7 +236,7 @@ class FedMR(LocalSGD):
         outputs = fusion.outputs(linear, projected)
         if fusion.kind != "mix":
             return core.head_scores(model, private, cohort, outputs[0])
-        share = self._shares(private, cohort, outputs)
+        share = learned(private, cohort, outputs, self.router == "item")
         if isinstance(core, LinearBackbone):  # a linear head commutes with the mixture
             by_expert = [
                 share[..., k] * core.head_scores(model, private, cohort, out)
@@ -269,66 +244,6 @@ class FedMR(LocalSGD):
             ]
             return torch.stack(by_expert).sum(0)
         return core.head_scores(model, private, cohort, mix(outputs, share))
-
-    def _shares(
-        self, private: State, cohort: Cohort, outputs: Sequence[Tensor]
-    ) -> Tensor:
-        """Expert mixture: (clients, 1, experts), or by item where routed by item."""
-
-        def linear(name: str, x: Tensor) -> Tensor:
-            weight = private[f"{name}.weight"][cohort.clients]
-            bias = private[f"{name}.bias"][cohort.clients][:, None]
-            return x @ weight.transpose(1, 2) + bias
-
-        if self.router == "item":
-            return route(linear, outputs, None)
-        each = route(_of_sender(private, cohort), _of_item(outputs, cohort), None)
-        clients = len(cohort.clients)
-        total = each.new_zeros(clients, each.shape[-1])
-        total.index_add_(0, cohort.sender, each)
-        return _mean(total, cohort.counts[:, None])[:, None]
-
-
-def dropout_mask(
-    stream: Stream, clients: Tensor, samples: Tensor, width: int
-) -> Tensor:
-    """Units to keep at rate 1/2, (clients, samples, width): a random bit each.
-
-    ``samples``, (clients, samples), numbers the samples in their epoch.
-    """
-    words = -(-width // _LANES)
-    counter = (samples[..., None] * words + torch.arange(words)).flatten(1)
-    bits = stream.bits(clients[:, None], counter)
-    lanes = (bits[..., None] >> torch.arange(_LANES)) & 1
-    return lanes.view(len(clients), samples.shape[1], -1)[..., :width].float()
-
-
-def _mean(total: Tensor, count: Tensor) -> Tensor:
-    """Mean mixture of each client, (clients, experts); even where it has no item."""
-    mean = total / count.clamp_min(1)
-    return torch.where(count > 0, mean, 1 / total.shape[-1])
-
-
-def _of_item(outputs: Sequence[Tensor], cohort: Cohort) -> list[Tensor]:
-    """Expert outputs of each interaction's item, (interactions, width)."""
-    if len(outputs[0]) == 1:
-        return [out[0, cohort.item] for out in outputs]
-    return [out[cohort.sender, cohort.item] for out in outputs]
-
-
-def _of_sender(private: State, cohort: Cohort) -> Linear:
-    """Each interaction's own client's layer, applied to (interactions, in)."""
-
-    def linear(name: str, x: Tensor) -> Tensor:
-        weight = private[f"{name}.weight"][cohort.clients]
-        bias = private[f"{name}.bias"][cohort.clients]
-        out = x.new_empty(len(x), weight.shape[1])
-        for part in torch.split(torch.arange(len(x)), 2048):
-            who = cohort.sender[part]
-            out[part] = torch.bmm(weight[who], x[part][..., None])[..., 0] + bias[who]
-        return out
-
-    return linear
 
 
 def _project(tape: Tape, name: str, table: Tensor, used: bool) -> Tensor:

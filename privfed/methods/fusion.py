@@ -1,7 +1,7 @@
 """FedMR's fusion module: item id and modality vectors to one item vector.
 
 Experts o1 = sum, o2 = MLP, o3 = gate over the projected vectors; a private router
-mixes them (spec 8.2). Written over a ``linear(name, x)`` callable, so that local
+(``router.py``) mixes them. Written over a ``linear(name, x)`` callable, so that local
 training and scoring share it.
 """
 
@@ -61,20 +61,3 @@ class Fusion:
             ]
             found.append(linear("expert.gate", torch.cat(gated, dim=-1)))
         return found
-
-
-def route(linear: Linear, outputs: Sequence[Tensor], keep: Tensor | None) -> Tensor:
-    """How much each item asks of each expert: softmax, (..., experts).
-
-    ``keep`` is the dropout mask (rate 1/2) of the hidden layer while training.
-    """
-    hidden = torch.relu(linear("router0", torch.cat(list(outputs), dim=-1)))
-    if keep is not None:
-        hidden = hidden * keep * 2.0
-    return torch.softmax(linear("router1", hidden), dim=-1)
-
-
-def mix(outputs: Sequence[Tensor], share: Tensor) -> Tensor:
-    """Weighted sum of the experts; ``share`` is (..., experts)."""
-    first, *others = (out * share[..., k, None] for k, out in enumerate(outputs))
-    return sum(others, first)

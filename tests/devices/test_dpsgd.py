@@ -13,11 +13,12 @@ from privfed.interfaces import Round, State, Trained
 from privfed.methods.backbone import Backbone
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
-from privfed.methods.fedmr import FedMR, dropout_mask
+from privfed.methods.fedmr import FedMR
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
 from privfed.methods.pfedrec import PFedRec
+from privfed.methods.router import dropout_mask
 from privfed.seeds import Seeds
 from tests.devices.steps import ROUND, SEEDS, local_of, states_of
 from tests.methods import twin

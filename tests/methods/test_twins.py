@@ -14,12 +14,13 @@ from privfed.interfaces import START, Round, State
 from privfed.messages import Total
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
-from privfed.methods.fedmr import FedMR, dropout_mask
+from privfed.methods.fedmr import FedMR
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.fusion import Kind
 from privfed.methods.local_sgd import LocalSGD
 from privfed.methods.pfedrec import PFedRec
+from privfed.methods.router import dropout_mask
 from privfed.seeds import Seeds
 from tests.methods import twin
 from tests.worlds import everyone, shards, uneven

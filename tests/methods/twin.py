@@ -17,11 +17,12 @@ from privfed.devices.batches import Batch, collect
 from privfed.interfaces import START, Round, State
 from privfed.methods.backbone import Backbone
 from privfed.methods.fedavg import FedAvg
-from privfed.methods.fedmr import FedMR, dropout_mask
+from privfed.methods.fedmr import FedMR
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
 from privfed.methods.pfedrec import PFedRec
+from privfed.methods.router import dropout_mask
 
 Params = dict[str, Tensor]
 TABLES = ("items", "own_items", "items_mf", "items_mlp")
