@@ -83,7 +83,9 @@ def main(data: str | None, seeds: int, workers: int, out: Path, as_json: bool) -
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
-    Console().print(_table(rows, _title(settings[0])))
+    console = Console()
+    console.print(_heading(settings[0]), highlight=False, soft_wrap=True)
+    console.print(_table(rows))
 
 
 def _at_hand() -> str:
@@ -110,19 +112,19 @@ def _row(result: Result, defense: str, attack: str) -> Row:
     return Row(defense, attack, figures, prior, result.id)
 
 
-def _title(settings: RunSettings) -> str:
+def _heading(settings: RunSettings) -> str:
     world = load(settings.data).world
     train = world.train.counts
     share = float(train[train > 0].double().mean()) / world.shape.items
     return (
         f"One upload of PFedRec, {world.name}: {world.shape.clients:,} clients, "
         f"{world.shape.items:,} items.\nA client interacted with {share:.3f} of the "
-        "items: the precision of claiming them all."
+        "items: the precision of claiming them all.\n"
     )
 
 
-def _table(rows: Sequence[Row], title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in ("precision", "recall", "F1", "95 % interval", "AUC"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -37,8 +37,6 @@ def execute(settings: RunSettings, resume: bool, progress: Progress) -> Result:
     source = load(settings.data)
     name = run_id(settings, source)
     folder = settings.out / name
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    _write(folder / "settings.toml", settings.to_toml())
     outcomes = [
         _one_seed(settings, source, folder, seed, resume, progress)
         for seed in range(settings.seed, settings.seed + settings.seeds)
@@ -92,6 +90,9 @@ def _one_seed(
     keeping = Keeping(path, settings.checkpoint_every, resume)
 
     def told(round: int, rounds: int, row: Mapping[str, float]) -> None:
+        if not path.parent.exists():  # only now is it known that the parts fit
+            path.parent.mkdir(parents=True)
+            _write(folder / "settings.toml", settings.to_toml())
         progress(seed, round, rounds, row)
 
     return run(setup, settings.machine, keeping, told)

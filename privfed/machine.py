@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -31,6 +32,12 @@ def parse_bytes(text: str) -> int:
     factor = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
     binary = {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
     return int(float(match[1]) * (factor | binary)[unit])
+
+
+def size_of(count: int) -> str:
+    """Bytes as ``parse_bytes`` reads them, never less than they are."""
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{ceil(10 * count / unit) / 10:g}{name}"
 
 
 @dataclass(frozen=True)
@@ -63,8 +70,8 @@ class Machine:
             room = self.memory // (4 * self.workers) // need
             if room < 1:
                 raise SettingsError(
-                    f"one client needs about {need / 2**20:.0f} MiB to train; "
-                    f"give --memory {4 * self.workers * need / 2**30:.1f}GiB or more"
+                    f"one client needs {size_of(need)} to train; "
+                    f"give --memory {size_of(4 * self.workers * need)} or more"
                 )
             at_once = max(1, min(room, self.shard, _ROWS // size))
             shards += members.split(at_once)
@@ -83,8 +90,8 @@ class Machine:
             return value.clone(memory_format=torch.contiguous_format)
         if self.device != "cpu" or bool(value[0].any()):
             raise SettingsError(
-                f"private state {name} needs {size / 2**30:.1f} GiB; give "
-                f"--memory {2 * size / 2**30:.1f}GiB, or choose a smaller width"
+                f"private state {name} needs {size_of(size)}; give --memory "
+                f"{size_of(2 * size)}, or choose a smaller width"
             )
         return _in_file(value, size)
 
@@ -95,8 +102,8 @@ def _in_file(value: Tensor, bytes_needed: int) -> Tensor:
         free = shutil.disk_usage(file.name).free
         if bytes_needed > free:
             raise SettingsError(
-                f"private state needs {bytes_needed / 2**30:.1f} GiB and only "
-                f"{free / 2**30:.1f} GiB are free for temporary files; set TMPDIR to "
+                f"private state needs {size_of(bytes_needed)} and only "
+                f"{size_of(free)} are free for temporary files; set TMPDIR to "
                 "a larger disk, or choose a smaller width"
             )
         os.truncate(file.name, bytes_needed)

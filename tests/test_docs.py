@@ -250,6 +250,6 @@ def test_the_readme_shows_what_its_command_prints(
 def figures(table: str) -> dict[str, float]:
     """The plain figures of a printed table; each attack's in its order."""
     found: dict[str, float] = {}
-    for name, value in re.findall(r"^ {2,4}(\S.*?) {2,}(-?\d\.\d{4}) ", table, re.M):
+    for name, value in re.findall(r"^ {2,4}(\S.*?) {2,}(-?\d\.\d{4})\b", table, re.M):
         found[f"{name} {sum(key.startswith(name) for key in found)}"] = float(value)
     return found

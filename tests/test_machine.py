@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from privfed.data.world import Shape
 from privfed.devices.batches import bucket
 from privfed.errors import SettingsError
-from privfed.machine import Machine, device_of, let_go, parse_bytes
+from privfed.machine import Machine, device_of, let_go, parse_bytes, size_of
 from privfed.methods.fedavg import FedAvg
 
 SHAPE = Shape(50, 300)
@@ -143,3 +145,11 @@ def _resident() -> int:
         x for x in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in x
     ]
     return int(line.split()[1]) * 1024
+
+
+@given(st.integers(1, 2**45))
+def test_a_size_is_told_so_that_it_is_read_back_as_no_less(count: int) -> None:
+    told = parse_bytes(size_of(count))
+
+    assert told >= count or told == pytest.approx(count, rel=1e-9)
+    assert told <= 1.1 * count + 2**20

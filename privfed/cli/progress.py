@@ -48,7 +48,7 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if not self._progress.console.is_terminal:
+        if self._tasks and not self._progress.console.is_terminal:
             self._progress.console.print()  # the last line has no end of its own there
 
     def _report(
