@@ -72,30 +72,38 @@ def _fedmr(xeon: float, epyc: float) -> Official:
     return Official("FedMR-release f70b270", xeon, epyc)
 
 
+# Settings of FedMR's paper and of FedRAP's code: 10 local epochs of large batches.
+_PAPER = "epochs=10,batch=2048,item_rate=1,item_std=none"
+_FEDRAP = f"{_PAPER},own_rate=1,apart=0.1,sparse=0.1,decay=0.97"
 # The released code of FedMR runs 5 local epochs with 1 negative a positive.
-_SAME = "epochs=5,negatives=1,negatives_pool=items_in_train"
+_SAME = (
+    "width=64,epochs=5,batch=2048,item_rate=1,item_std=none,"
+    "negatives=1,negatives_pool=items_in_train"
+)
 CASES: Sequence[Case] = (
-    Case("ml-100k", "fedavg"),
-    Case("ml-100k", "fcf"),
-    Case("ml-100k", "fedncf"),
+    Case("ml-100k", f"fedavg:{_PAPER}"),
+    Case("ml-100k", f"fcf:{_PAPER}"),
+    Case("ml-100k", f"fedncf:{_PAPER}"),
     Case("ml-100k", "pfedrec", Official("IJCAI-23-PFedRec abc2380", 13.8, 7.7)),
-    Case("ml-100k", "fedrap:width=32", Official("FedRAP d6ee2ac", 105, 44.9)),
+    Case(
+        "ml-100k", f"fedrap:width=32,{_FEDRAP}", Official("FedRAP d6ee2ac", 105, 44.9)
+    ),
     Case("ku", f"fedavg:{_SAME}", _fedmr(2.3, 0.50)),
     Case("ku", f"fcf:{_SAME}", _fedmr(2.5, 0.72)),
     Case("ku", f"fedncf:{_SAME}", _fedmr(5.1, 1.23)),
-    Case("ku", f"pfedrec:width=64,batch=2048,{_SAME}", _fedmr(2.7, 1.51)),
-    Case("ku", f"fedrap:{_SAME}", _fedmr(2.6, 1.87)),
+    Case("ku", f"pfedrec:{_SAME}", _fedmr(2.7, 1.51)),
+    Case("ku", f"fedrap:{_SAME},own_rate=1,apart=0.1,sparse=0.1", _fedmr(2.6, 1.87)),
     Case("ku", "fedmr_release:backbone=fedavg", _fedmr(9.2, 2.71), True),
     Case("ku", "fedmr_release:backbone=fcf", _fedmr(7.3, 3.14), True),
     Case("ku", "fedmr_release:backbone=fedncf", _fedmr(10.9, 3.80), True),
     Case("ku", "fedmr_release:backbone=pfedrec", _fedmr(14.1, 3.18), True),
     Case("ku", "fedmr_release:backbone=fedrap", _fedmr(10.2, 3.90), True),
-    Case("ml-1m", "fedavg", memory=2**32),
-    Case("ml-1m", "fcf", memory=2**32),
-    Case("ml-1m", "fedncf", memory=2**32),
+    Case("ml-1m", f"fedavg:{_PAPER}", memory=2**32),
+    Case("ml-1m", f"fcf:{_PAPER}", memory=2**32),
+    Case("ml-1m", f"fedncf:{_PAPER}", memory=2**32),
     Case("ml-1m", "pfedrec:width=64", memory=2**32),
-    Case("ml-1m", "fedrap", memory=2**32),
-    Case("ml-1m", "fedmr:backbone=fcf,epochs=1", features=True, memory=2**32),
+    Case("ml-1m", f"fedrap:{_FEDRAP}", memory=2**32),
+    Case("ml-1m", "fedmr", features=True, memory=2**32),
 )
 
 
