@@ -21,11 +21,14 @@ class SignPC(Attack):
     """Interacted-item recovery from one upload, by the sign of the first component.
 
     Orientation: with more than one negative a positive the smaller group is the
-    positives; with one, the group that is more popular. ``power`` bounds the
-    power iterations for the principal direction.
+    positives; with one, the group that is more popular. Where a client sends every
+    row, as under noise on all rows, only those that stand ``deviations`` out of the
+    noise are read, whose scale is seen off the axis. ``power`` bounds the power
+    iterations for the principal direction.
     """
 
     power: int = 30
+    deviations: float = 3.0
 
     sees = (UploadsView,)
     knows = Knowledge(popularity=True)
@@ -61,15 +64,16 @@ class SignPC(Attack):
         """Scores and claims (clients, items), and the share of energy explained."""
         items = memory["score"].shape[1]
         along, explained = principal(rows, clients, self.power)
-        positive = along > 0
+        told = along.abs() > self.deviations * _noise(rows, explained, clients, items)
+        positive, negative = told & (along > 0), told & (along < 0)
         up = _sum(positive.float(), rows.sender, clients)
-        sent = _sum(torch.ones_like(along), rows.sender, clients)
-        flip = up > sent / 2
+        down = _sum(negative.float(), rows.sender, clients)
+        flip = up > down
         if int(memory["negatives"]) == 1 and "popularity" in memory:
             known = memory["popularity"][rows.item]
             above = _sum(known * positive, rows.sender, clients) / up.clamp_min(1)
-            below = _sum(known * ~positive, rows.sender, clients)
-            flip = below / (sent - up).clamp_min(1) > above
+            below = _sum(known * negative, rows.sender, clients)
+            flip = below / down.clamp_min(1) > above
         along = torch.where(flip[rows.sender], -along, along)
         lowest = torch.zeros(clients).scatter_reduce(
             0, rows.sender, along, "amin", include_self=True
@@ -77,7 +81,7 @@ class SignPC(Attack):
         score = (lowest - 1.0)[:, None].repeat(1, items)
         score[rows.sender, rows.item] = along
         chosen = torch.zeros(clients, items, dtype=torch.bool)
-        chosen[rows.sender, rows.item] = along > 0
+        chosen[rows.sender, rows.item] = told & (along > 0)
         return score, chosen, explained
 
     def guess(self, memory: State, prior: Prior) -> Guess:
@@ -111,6 +115,22 @@ def principal(rows: Rows, clients: int, power: int) -> tuple[Tensor, Tensor]:
     along = (value * axis[sender]).sum(1)
     whole = _sum(energy, sender, clients).clamp_min(1e-30)
     return along, _sum(along.square(), sender, clients) / whole
+
+
+def _noise(rows: Rows, explained: Tensor, clients: int, items: int) -> Tensor:
+    """Deviation along the axis of a row that is noise alone, (rows,).
+
+    Zero where a client sent some rows only: those are the ones that it trained. The
+    axis that explains most also follows the noise, by the factor that the largest
+    singular value of a random matrix has.
+    """
+    value, sender = rows.value, rows.sender
+    sent = _sum(torch.ones(len(sender)), sender, clients).clamp_min(1)
+    width = value.shape[1]
+    energy = _sum(value.square().sum(1), sender, clients)
+    off_axis = energy * (1 - explained).clamp_min(0) / (sent * max(1, width - 1))
+    deviation = off_axis.sqrt() * (1 + (width / sent).sqrt())
+    return torch.where(sent == items, deviation, 0.0)[sender]
 
 
 def _unit(x: Tensor) -> Tensor:
