@@ -18,7 +18,7 @@ class Support(Attack):
     """Interacted-item recovery from the support: claim every item that was sent."""
 
     sees = (ItemsView,)
-    paper = "folklore; specified as support leakage"
+    paper = "folklore"
 
     def start(self, prior: Prior) -> State:
         return empty(prior.clients, prior.items)

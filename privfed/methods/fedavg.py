@@ -1,6 +1,6 @@
 """FedAvg-Rec: FedAvg over item embeddings with private score heads.
 
-FedMR's first backbone (spec "FedAvg-Rec"); weights proportional to data size, as
+The first backbone of FedMR; weights proportional to data size, as
 McMahan et al., AISTATS 2017.
 """
 

@@ -1,6 +1,6 @@
 """FedMR: mixing feature fusion of item id and modalities on top of a backbone.
 
-"Federated multimodal recommendation" as specified from the paper: three (or more)
+"Federated multimodal recommendation" as the paper describes it: three (or more)
 modalities, gates that multiply features, one softmax, a router that is private and
 averages over the items the client interacted with. The released code differs in
 each of these points.
