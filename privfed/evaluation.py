@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from privfed.data.cohort import Cohort
-from privfed.data.world import Ragged, World
+from privfed.data.world import Ragged, World, spans
 from privfed.interfaces import Method
 from privfed.metrics.utility import (
     draw_candidates,
@@ -91,10 +91,8 @@ class Ranks:
 
     def put(self, clients: Tensor, rank: Tensor) -> None:
         """Write the ranks of some clients, in place."""
-        counts = self.held.counts[clients]
-        sender = torch.repeat_interleave(torch.arange(len(clients)), counts)
-        within = torch.arange(len(sender)) - (counts.cumsum(0) - counts)[sender]
-        self.rank[self.held.offsets[clients][sender] + within] = rank
+        _, at = spans(self.held.offsets[clients], self.held.counts[clients])
+        self.rank[at] = rank
 
     def per_client(self, at: Sequence[int]) -> Mapping[str, Tensor]:
         """HR@K and NDCG@K of every client that was measured."""

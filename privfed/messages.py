@@ -74,26 +74,3 @@ class Total:
     dense: Mapping[str, Tensor]
     weight: float
     clients: int
-
-
-def merge(first: Uploads, second: Uploads) -> Uploads:
-    """Put two sets of clients into one round. Both must send the same names."""
-    shift = len(first.clients)
-
-    def lay(a: Rows, b: Rows) -> Rows:
-        return Rows(
-            torch.cat([a.sender, b.sender + shift]),
-            torch.cat([a.item, b.item]),
-            torch.cat([a.value, b.value]),
-        )
-
-    weight = None
-    if first.weight is not None and second.weight is not None:
-        weight = torch.cat([first.weight, second.weight])
-    return Uploads(
-        torch.cat([first.clients, second.clients]),
-        {name: lay(rows, second.rows[name]) for name, rows in first.rows.items()},
-        {name: torch.cat([v, second.dense[name]]) for name, v in first.dense.items()},
-        weight,
-        first.scale,
-    )

@@ -2,8 +2,8 @@
 
 import torch
 
-from privfed.data.cohort import cohort_of, ragged
-from privfed.data.world import Ragged, Shape, World
+from privfed.data.cohort import cohort_of
+from privfed.data.world import Ragged, Shape, World, ragged
 from privfed.evaluation import Protocol, Ranks, ranks
 from privfed.seeds import Seeds
 

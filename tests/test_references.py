@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from privfed.data.cohort import Cohort, cohort_of, ragged
-from privfed.data.world import Ragged, Shape, World
+from privfed.data.cohort import Cohort, cohort_of
+from privfed.data.world import Ragged, Shape, World, ragged
 from privfed.evaluation import Protocol, Ranks, ranks
 from privfed.references import popularity, unseen_first
 from privfed.seeds import Seeds

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfed.data.world import Ragged, Shape, World
+from privfed.data.world import Shape, World, spans
 
 Pairs = tuple[Tensor, Tensor]  # sender, item
 
@@ -50,35 +50,19 @@ def cohort_of(world: World, clients: Tensor) -> Cohort:
     )
 
 
-def ragged(clients: int, owner: Tensor, item: Tensor, label: Tensor) -> Ragged:
-    """Lay pairs end to end by client, keeping their order within a client."""
-    order = torch.argsort(owner, stable=True)
-    counts = torch.bincount(owner, minlength=clients)
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Ragged(offsets, item[order], label[order])
-
-
 def part_of(cohort: Cohort, positions: Tensor) -> Cohort:
     """Some of a cohort's clients, by ascending position."""
     place = torch.full((len(cohort.clients),), -1)
     place[positions] = torch.arange(len(positions))
-    at = _span(cohort.counts, positions)
+    counts = cohort.counts
+    sender, at = spans((counts.cumsum(0) - counts)[positions], counts[positions])
     held = place[cohort.held_out[0]]
     mine = held >= 0
     return replace(
         cohort,
         clients=cohort.clients[positions],
-        sender=place[cohort.sender[at]],
+        sender=sender,
         item=cohort.item[at],
         label=cohort.label[at],
         held_out=(held[mine], cohort.held_out[1][mine]),
     )
-
-
-def _span(counts: Tensor, positions: Tensor) -> Tensor:
-    """Indices of the pairs of some clients, where pairs are laid end to end."""
-    starts = (counts.cumsum(0) - counts)[positions]
-    mine = counts[positions]
-    sender = torch.repeat_interleave(torch.arange(len(positions)), mine)
-    within = torch.arange(len(sender)) - (mine.cumsum(0) - mine)[sender]
-    return starts[sender] + within

@@ -19,7 +19,7 @@ from privfed.data.interactions import (
     DataError,
     Interactions,
 )
-from privfed.data.world import Ragged, Shape, World
+from privfed.data.world import Shape, World, ragged
 from privfed.seeds import Seeds
 
 FEWEST = 3  # interactions of a user who has held-out ones, in leave one out
@@ -31,13 +31,8 @@ def leave_one_out(data: Interactions, explicit: bool = False) -> World:
     Last in time, and among equal times last in file order, as in undated data. A
     user with fewer than three interactions keeps them all in training.
     """
-    counts = data.offsets.diff()[data.user]  # (interactions,)
-    from_end = data.offsets[data.user + 1] - 1 - torch.arange(len(data))
-    part = torch.full_like(data.user, TRAIN)
-    part[from_end == 0] = TEST
-    part[from_end == 1] = VALIDATION
-    part[counts < FEWEST] = TRAIN
-    return _world(data, part, explicit)
+    every = torch.ones(len(data), dtype=torch.bool)
+    return _world(data, _latest(data, every), explicit)
 
 
 def warm(data: Interactions, explicit: bool = False) -> World:
@@ -131,7 +126,8 @@ def _check_ratios(ratios: tuple[float, float, float]) -> None:
 def _world(data: Interactions, part: Tensor, explicit: bool) -> World:
     labels = _labels(data, explicit)
     train, validation, test = (
-        _pairs(data, labels, part == which) for which in (TRAIN, VALIDATION, TEST)
+        ragged(data.users, data.user[chosen], data.item[chosen], labels[chosen])
+        for chosen in (part == which for which in (TRAIN, VALIDATION, TEST))
     )
     return World(
         name=data.name,
@@ -154,12 +150,6 @@ def _labels(data: Interactions, explicit: bool) -> Tensor:
             f"{data.name}: there are no ratings to predict; leave explicit out"
         )
     return data.rating
-
-
-def _pairs(data: Interactions, labels: Tensor, chosen: Tensor) -> Ragged:
-    counts = torch.bincount(data.user[chosen], minlength=data.users)
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    return Ragged(offsets, data.item[chosen], labels[chosen])
 
 
 def widths(features: Mapping[str, Tensor]) -> dict[str, int]:

@@ -17,6 +17,13 @@ class Shape:
     widths: Mapping[str, int] = field(default_factory=dict)  # features by modality
 
 
+def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices of several runs of pairs, one after the other: (run, index)."""
+    run = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    within = torch.arange(len(run)) - (counts.cumsum(0) - counts)[run]
+    return run, starts[run] + within
+
+
 @dataclass(frozen=True, eq=False)
 class Ragged:
     """Pairs (item, label) of every client, laid end to end by client."""
@@ -42,11 +49,16 @@ class Ragged:
 
     def of(self, clients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (sender, item, label) of some clients; sender is a position."""
-        counts = self.counts[clients]
-        sender = torch.repeat_interleave(torch.arange(len(clients)), counts)
-        within = torch.arange(len(sender)) - (counts.cumsum(0) - counts)[sender]
-        at = self.offsets[clients][sender] + within
+        sender, at = spans(self.offsets[clients], self.counts[clients])
         return sender, self.item[at], self.label[at]
+
+
+def ragged(clients: int, owner: Tensor, item: Tensor, label: Tensor) -> Ragged:
+    """Lay pairs end to end by client, keeping their order within a client."""
+    order = torch.argsort(owner, stable=True)
+    counts = torch.bincount(owner, minlength=clients)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return Ragged(offsets, item[order], label[order])
 
 
 @dataclass(frozen=True, eq=False)

@@ -30,7 +30,6 @@ class Negatives:
 
     per_positive: int = 4
     exclude: Literal["train_only", "all_interactions", "nothing"] = "train_only"
-    resample: Literal["round", "once"] = "round"
     distinct: bool = False
     pool: Literal["all_items", "items_in_train"] = "all_items"
 

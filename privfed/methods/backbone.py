@@ -1,7 +1,7 @@
 """What the five backbones have in common: item rows, then a head."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -97,12 +97,7 @@ class LinearBackbone(Backbone):
         return torch.bmm(x, weight.transpose(1, 2))[..., 0] + bias
 
     def backward(
-        self,
-        local: Local,
-        batch: Batch,
-        cohort: Cohort,
-        round: Round,
-        only: Collection[str] = (),
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
         """Closed form: the row gradient is (sigmoid - target) times the head."""
         names = list(local.rows)

@@ -6,7 +6,7 @@ averages over the items the client interacted with. The released code differs in
 each of these points.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -144,12 +144,7 @@ class FedMR(LocalSGD):
         }
 
     def backward(
-        self,
-        local: Local,
-        batch: Batch,
-        cohort: Cohort,
-        round: Round,
-        only: Collection[str] = (),
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
         tape = Tape(local, batch)
         return self._headed(tape, self._fused(tape, cohort, round), round)

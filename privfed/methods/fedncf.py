@@ -4,7 +4,7 @@ Perifanis and Efraimidis, 2022, in the usual form: user rows never leave. NeuMF 
 He et al., WWW 2017: a product branch and an MLP branch 128 -> 64 -> 32 -> 16.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,12 +75,7 @@ class FedNCF(Backbone):
         return tape.linear("out", both)[..., 0]
 
     def backward(
-        self,
-        local: Local,
-        batch: Batch,
-        cohort: Cohort,
-        round: Round,
-        only: Collection[str] = (),
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
         tape = Tape(local, batch)
         loss = cross_entropy(self.head(tape, None), batch)

@@ -5,7 +5,7 @@ DP-SGD, uploads and averaging are here, once.
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -70,17 +70,9 @@ class LocalSGD(Method):
 
     @abstractmethod
     def backward(
-        self,
-        local: Local,
-        batch: Batch,
-        cohort: Cohort,
-        round: Round,
-        only: Collection[str] = (),
+        self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
-        """Each client's mean loss, (clients,), and its gradients.
-
-        Where ``only`` names parts, the gradients of others may be left out.
-        """
+        """Each client's mean loss, (clients,), and its gradients."""
 
     def fixed(self, cohort: Cohort) -> Mapping[str, Tensor]:
         """Shared layers that read public features only: name to (items, in)."""
@@ -115,7 +107,6 @@ class LocalSGD(Method):
         return Negatives(
             self.negatives,
             self.negatives_exclude,
-            self.negatives_resample,
             self.negatives_distinct,
             self.negatives_pool,
         )
@@ -169,7 +160,7 @@ class LocalSGD(Method):
         """Step every phase on one batch, in turn; return the last one's loss."""
         loss = torch.zeros(len(cohort.clients))
         for rates in phases:
-            loss, grads = self.backward(local, batch, cohort, round, rates)
+            loss, grads = self.backward(local, batch, cohort, round)
             step(local, batch, grads, rates)
         return loss
 

@@ -1,6 +1,5 @@
 """The trainable tensors of a recommender, declared by name, kind and place."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Literal
@@ -51,8 +50,3 @@ class Part:
 def _drawn(size: tuple[int, int], rng: Generator) -> Tensor:
     drawn = torch.randn(size, generator=rng, device="cpu")
     return drawn.to(torch.get_default_device())
-
-
-def of_kind(parts: Iterable[Part], kind: str, private: bool) -> list[Part]:
-    """The parts of one kind in one place."""
-    return [p for p in parts if p.kind == kind and p.private is private]

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from torch import Tensor
 
-from privfed.data.cohort import ragged
-from privfed.data.world import Ragged
+from privfed.data.world import Ragged, ragged
 from privfed.metrics import leakage
 from privfed.metrics.leakage import prior_guess, score
 from privfed.seeds import Seeds

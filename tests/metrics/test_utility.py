@@ -16,9 +16,8 @@ from sklearn.metrics import (
 )
 from torch import Tensor
 
-from privfed.data.cohort import ragged
 from privfed.data.interactions import DataError
-from privfed.data.world import Ragged, Shape, World
+from privfed.data.world import Ragged, Shape, World, ragged
 from privfed.metrics.utility import (
     draw_candidates,
     full_ranks,

@@ -1,11 +1,13 @@
 """Words about users and items, laid out in the order of a data set's ids."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
 from privfed.data.interactions import Interactions
+from privfed.data.readers.columns import records
 
 Words = Mapping[str, str]  # id -> words
 
@@ -28,6 +30,36 @@ def describe_users(data: Interactions, facts: Mapping[str, Words]) -> Interactio
         if words
     }
     return replace(data, attributes={**data.attributes, **laid})
+
+
+def with_users(
+    data: Interactions, path: Path, separator: str, facts: Sequence[str]
+) -> Interactions:
+    """Add a catalog of users, if it is there: an id, then one field for each fact."""
+    if not path.is_file():
+        return data
+    rows = records(path, separator, 1 + len(facts))
+    return describe_users(
+        data,
+        {fact: {row[0]: row[at] for row in rows} for at, fact in enumerate(facts, 1)},
+    )
+
+
+def with_movies(
+    data: Interactions,
+    path: Path,
+    separator: str,
+    width: int,
+    genre: Callable[[list[str]], str],
+) -> Interactions:
+    """Add a catalog of movies, if it is there: id, title, and what ``genre`` reads."""
+    if not path.is_file():
+        return data
+    rows = records(path, separator, width)
+    titles = {row[0]: row[1] for row in rows}
+    return describe_items(
+        data, {"title": titles, "genre": {row[0]: genre(row) for row in rows}}
+    )
 
 
 def words_by_id(table: pd.DataFrame, key: str, column: str) -> Words:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from privfed.data.interactions import DataError, Interactions
-from privfed.data.readers.catalogs import describe_items, describe_users
-from privfed.data.readers.columns import Column, Layout, delimited, records
+from privfed.data.readers.catalogs import describe_items, with_movies, with_users
+from privfed.data.readers.columns import Column, Layout, delimited
 from privfed.data.readers.files import text
 from privfed.data.readers.images import images_beside
 from privfed.data.readers.rows import Reading, assemble, stack
@@ -38,35 +38,16 @@ def read(path: Path) -> Interactions:
     folder = path if path.is_dir() else path.parent
     rows = stack([(folder / "u.data", delimited(folder / "u.data", RATINGS))])
     data = assemble("ml-100k", rows, Reading(scale=WHOLE_STARS))
-    data = _with_users(data, folder / "u.user")
-    data = _with_items(data, folder / "u.item")
+    facts = ("age", "gender", "occupation", "zip")
+    data = with_users(data, folder / "u.user", "|", facts)
+    width = _FIRST_FLAG + len(_GENRES)
+    data = with_movies(data, folder / "u.item", "|", width, _flagged)
     data = _with_overviews(data, folder / "tmdb_items.csv")
     posters = images_beside(folder)
     images = {
         at: posters[item] for at, item in enumerate(data.item_ids) if item in posters
     }
     return replace(data, images=images)
-
-
-def _with_users(data: Interactions, path: Path) -> Interactions:
-    if not path.is_file():
-        return data
-    facts = ("age", "gender", "occupation", "zip")
-    rows = records(path, "|", 1 + len(facts))
-    return describe_users(
-        data,
-        {fact: {row[0]: row[at] for row in rows} for at, fact in enumerate(facts, 1)},
-    )
-
-
-def _with_items(data: Interactions, path: Path) -> Interactions:
-    if not path.is_file():
-        return data
-    rows = records(path, "|", _FIRST_FLAG + len(_GENRES))
-    titles = {row[0]: row[1] for row in rows}
-    return describe_items(
-        data, {"title": titles, "genre": {row[0]: _flagged(row) for row in rows}}
-    )
 
 
 def _flagged(row: list[str]) -> str:

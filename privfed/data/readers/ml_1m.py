@@ -10,8 +10,8 @@ from pathlib import Path
 
 from privfed.data.interactions import DataError, Interactions
 from privfed.data.readers import ncf
-from privfed.data.readers.catalogs import describe_items, describe_users, genres
-from privfed.data.readers.columns import Column, Layout, delimited, records
+from privfed.data.readers.catalogs import genres, with_movies, with_users
+from privfed.data.readers.columns import Column, Layout, delimited
 from privfed.data.readers.rows import Reading, assemble, stack
 from privfed.data.readers.scales import WHOLE_STARS
 
@@ -51,7 +51,9 @@ def read(path: Path) -> Interactions:
         raise DataError(f"{folder}: none of {', '.join(_FILES)}; check the path")
     rows = stack([(folder / name, delimited(folder / name, _FILES[name]))])
     data = assemble("ml-1m", rows, _READING)
-    data = _with_items(_with_users(data, folder / "users.dat"), folder / "movies.dat")
+    facts = ("gender", "age", "occupation", "zip")
+    data = with_users(data, folder / "users.dat", "::", facts)
+    data = with_movies(data, folder / "movies.dat", "::", 3, _genre)
     held_out = folder / "ml-1m.test.rating"
     if not held_out.is_file():
         return data
@@ -62,22 +64,5 @@ def read(path: Path) -> Interactions:
     return replace(data, candidates=ncf.candidates(negatives, data))
 
 
-def _with_users(data: Interactions, path: Path) -> Interactions:
-    if not path.is_file():
-        return data
-    facts = ("gender", "age", "occupation", "zip")
-    rows = records(path, "::", 1 + len(facts))
-    return describe_users(
-        data,
-        {fact: {row[0]: row[at] for row in rows} for at, fact in enumerate(facts, 1)},
-    )
-
-
-def _with_items(data: Interactions, path: Path) -> Interactions:
-    if not path.is_file():
-        return data
-    rows = records(path, "::", 3)
-    titles = {row[0]: row[1] for row in rows}
-    return describe_items(
-        data, {"title": titles, "genre": {row[0]: genres(row[2]) for row in rows}}
-    )
+def _genre(row: list[str]) -> str:
+    return genres(row[2])
