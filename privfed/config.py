@@ -13,7 +13,7 @@ from privfed.catalog import suggest
 from privfed.choices import Chosen, choose, choose_all, is_channel, listed
 from privfed.data.load import DataSettings
 from privfed.errors import SettingsError
-from privfed.evaluation import Protocol
+from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Attack, Channel, Defense, Method
 from privfed.machine import Machine, parse_bytes
 from privfed.sampling import Sampling

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from privfed import figures
 from privfed.config import RunSettings
 from privfed.data.load import load
 from privfed.data.world import Source
+from privfed.evaluation.task import Task
 from privfed.interfaces import Attack
 from privfed.result import Result
 from privfed.rounds import Keeping, Outcome, Setup, run
@@ -34,7 +35,7 @@ def execute(settings: RunSettings, resume: bool, progress: Progress) -> Result:
     ``rounds.jsonl``, ``settings.toml`` and checkpoints. Its name is a hash of
     settings, data and code, so ``resume`` finds the run that it goes on with.
     """
-    source = load(settings.data)
+    source = load(settings.data, settings.method.part.task)
     name = run_id(settings, source)
     folder = settings.out / name
     outcomes = [
@@ -102,22 +103,21 @@ def assemble(
     settings: RunSettings, source: Source, name: str, outcomes: Sequence[Outcome]
 ) -> Result:
     """Everything measured, as one result."""
-    world, protocol = source.world, settings.protocol
+    world, task = source.world, outcomes[0].task
     seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
     draws = Seeds(settings.seed)("bootstrap")
     leaked, prior, refused = figures.recovered(outcomes, world, draws)
-    floor = figures.popular(world, protocol, seeds)
-    references = {key: {"popularity": value} for key, value in floor.items()}
+    references = figures.references([outcome.task for outcome in outcomes])
     result = Result(
         id=name,
         method=settings.method.spec,
         defenses=tuple(one.spec for one in settings.defense),
         attacks=tuple(one.spec for one in settings.attack),
         data=_described(source),
-        protocol=protocol.describe(world),
+        protocol=task.describe(),
         seeds=seeds,
         figures={
-            **figures.utility(outcomes, protocol, draws),
+            **figures.utility(outcomes, draws),
             **leaked,
             **figures.costs(outcomes),
         },
@@ -170,18 +170,28 @@ def _notes(
 ) -> list[str]:
     """What a reader must know to read the figures rightly."""
     best = ", ".join(str(outcome.state.best.round) for outcome in outcomes)
-    told = [f"utility is that of round {best}, chosen on validation items"]
+    told = [f"utility is that of round {best}, chosen on validation data"]
     told += settings.method.part.warnings()
     told += [
         f"{one.name} is granted {_granted(one.part)}"
         for one in settings.attack
         if _granted(one.part)
     ]
-    key = f"utility.ndcg@{settings.protocol.at[0]}"
-    figure, floor = result.figures.get(key), result.references.get(key)
-    if figure and floor and figure.value <= floor["popularity"]:
-        told.append("ranking by popularity serves clients as well as this run does")
+    told += _floors(outcomes[0].task, result)
     return told + list(source.notes)
+
+
+def _floors(task: Task, result: Result) -> Iterator[str]:
+    """What needs no model and still serves clients better."""
+    key = f"utility.{task.select}"
+    figure = result.figures.get(key)
+    if figure is None:
+        return
+    for who, value in result.references.get(key, {}).items():
+        ahead = value - figure.value if task.higher else figure.value - value
+        if ahead >= 0:
+            how = "better than" if ahead > 0 else "as well as"
+            yield f"{who} alone serves clients {how} this run does"
 
 
 def _granted(attack: Attack) -> str:

@@ -4,54 +4,49 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from privfed.data.cohort import cohort_of
 from privfed.data.world import World
-from privfed.evaluation import Protocol, Ranks, ranks
+from privfed.evaluation.marks import Score, mean_of, means
+from privfed.evaluation.task import Task
 from privfed.interfaces import NotApplicable
 from privfed.metrics import fairness, intervals, leakage
-from privfed.references import popularity
 from privfed.result import Figure
 from privfed.rounds import Outcome
-from privfed.seeds import Seeds, Stream
+from privfed.seeds import Stream
 from privfed.views import Guess, Prior
 
 Figures = Mapping[str, Figure]
 
 
-def utility(outcomes: Sequence[Outcome], protocol: Protocol, draws: Stream) -> Figures:
-    """HR@K and NDCG@K on held-out test items, at the round validation chose."""
-    each = [outcome.state.best_test.per_client(protocol.at) for outcome in outcomes]
+def utility(outcomes: Sequence[Outcome], draws: Stream) -> Figures:
+    """How well held-out test pairs are predicted, at the round validation chose.
+
+    With it the standard deviation over clients of the figure that runs are chosen by.
+    """
+    each = [outcome.task.scores(outcome.state.best_test) for outcome in outcomes]
     found = {
         f"utility.{name}": _over([one[name] for one in each], draws.of(name))
         for name in each[0]
+        if all(len(one[name]) for one in each)
     }
-    key = f"ndcg@{protocol.at[0]}"
-    spread = [fairness.deviation(one[key]) for one in each if len(one[key])]
+    key = outcomes[0].task.select
+    spread = [fairness.deviation(one[key].each) for one in each if len(one[key])]
     if spread:
         found[f"fairness.{key}_std"] = _of_seeds(spread)
     return found
 
 
-def popular(world: World, protocol: Protocol, seeds: Sequence[int]) -> dict[str, float]:
-    """What ranking by popularity reaches under the same protocol, by utility key."""
-    found: list[Mapping[str, Tensor]] = []
-    for seed in seeds:
-        candidates = protocol.candidates(world, Seeds(seed))
-        measured = Ranks.none(world.test)
-        clients = world.test.counts.nonzero()[:, 0]
-        for part in torch.split(clients, 512):
-            cohort = cohort_of(world, part)
-            scores = popularity(world).expand(len(part), -1)
-            measured.put(part, ranks(scores, cohort, world.test, candidates))
-        found.append(measured.per_client(protocol.at))
+def references(tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+    """What predictors without a model reach, by utility key; means over seeds."""
+    each: dict[str, dict[str, list[float]]] = {}
+    for task in tasks:
+        for who, marks in task.references().items():
+            for name, value in means([*task.scores(marks).items()]).items():
+                row = each.setdefault(f"utility.{name}", {})
+                row.setdefault(who, []).append(value)
     return {
-        f"utility.{name}": float(
-            torch.stack([one[name].mean() for one in found]).mean()
-        )
-        for name in found[0]
-        if len(found[0][name])
+        key: {who: sum(values) / len(values) for who, values in row.items()}
+        for key, row in each.items()
     }
 
 
@@ -79,10 +74,10 @@ def recovered(
         floors = [leakage.score(one, world.train) for one in blind]
         for metric in scores[0]:
             key = f"leakage.{name}.{metric}"
-            figures[key] = _over([s[metric] for s in scores], draws.of(key))
+            figures[key] = _over([mean_of(s[metric]) for s in scores], draws.of(key))
             floor = torch.stack([f[metric].nanmean() for f in floors])
             prior[key] = {"prior": float(floor.mean())}
-        gain = [s["f1"] - f["f1"] for s, f in zip(scores, floors, strict=True)]
+        gain = [mean_of(s["f1"] - f["f1"]) for s, f in zip(scores, floors, strict=True)]
         figures[f"leakage.{name}.f1_advantage"] = _over(gain, draws.of(name))
     return figures, prior, refused
 
@@ -119,15 +114,18 @@ def costs(outcomes: Sequence[Outcome]) -> Figures:
     }
 
 
-def _over(each: Sequence[Tensor], draws: Stream) -> Figure:
-    """A mean over clients; its interval over seeds, or over clients for one seed."""
-    means = [float(values.double().nanmean()) for values in each]
+def _over(each: Sequence[Score], draws: Stream) -> Figure:
+    """A mean; its interval over seeds, or over clients for one seed."""
+    values = [score.mean() for score in each]
     if len(each) > 1:
-        return _of_seeds(means)
-    low, high = intervals.bootstrap(each[0], draws)
+        return _of_seeds(values)
+    one = each[0]
+    low, high = intervals.bootstrap(one.total, draws, one.count)
     if low != low:  # too few clients to resample
-        return Figure(means[0])
-    return Figure(means[0], low, high, "clients")
+        return Figure(values[0])
+    if one.root:
+        low, high = low**0.5, high**0.5
+    return Figure(values[0], low, high, "clients")
 
 
 def _of_seeds(values: Sequence[float]) -> Figure:

@@ -4,10 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from privfed.data.cohort import Cohort, cohort_of, part_of
-from privfed.data.world import World
+from privfed.data.cohort import Cohort, part_of
 from privfed.devices.dpsgd import InteractionDP
 from privfed.errors import SettingsError
 from privfed.interfaces import Defense, Method, Plan, Round, State, Trained
@@ -22,7 +19,6 @@ Work = Callable[[Cohort], tuple[Trained, Uploads, float]]
 class Fleet:
     """All devices of a run: what they train, and the defenses they apply."""
 
-    world: World
     method: Method
     defenses: Sequence[Defense]
     privacy: InteractionDP | None
@@ -32,7 +28,6 @@ class Fleet:
     @classmethod
     def of(
         cls,
-        world: World,
         plan: Plan,
         defenses: Sequence[Defense],
         machine: Machine,
@@ -51,11 +46,10 @@ class Fleet:
                 "only one defense can change local training; leave the others out"
             )
         privacy = rules[0] if rules else None
-        return cls(world, method, ready, privacy, machine, seeds)
+        return cls(method, ready, privacy, machine, seeds)
 
-    def shards(self, clients: Tensor, number: int) -> Sequence[Cohort]:
+    def shards(self, cohort: Cohort, number: int) -> Sequence[Cohort]:
         """A round's clients and their data, in shards that fit the memory budget."""
-        cohort = cohort_of(self.world, clients)
         for k, defense in enumerate(self.defenses):
             cohort = defense.on_data(cohort, self.seeds(f"data {k}", number))
         positions = self.machine.shards(

@@ -3,20 +3,26 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from privfed.accounting import Guarantee
 from privfed.data.cohort import Cohort
-from privfed.data.world import Shape
+from privfed.data.world import Pairs, Shape, Task
 from privfed.devices.dpsgd import InteractionDP
 from privfed.messages import Rows, Total, Uploads
 from privfed.seeds import Stream
 from privfed.views import Guess, Prior, View
 
 START = ".start"  # a private table is kept as its change from this public start
+SERVER = "server."  # what the server keeps to itself begins with this
 State = Mapping[str, Tensor]  # everything that a part keeps, so that it can be saved
+
+
+def broadcast(model: State) -> State:
+    """What devices may see of a model: all but what the server keeps to itself."""
+    return {name: v for name, v in model.items() if not name.startswith(SERVER)}
 
 
 @dataclass(frozen=True)
@@ -50,17 +56,18 @@ class Round:
 class Method(ABC):
     """A federated recommender, written for a whole shard of clients at once.
 
-    ``model`` is what the server holds and every device receives; ``private``
-    stays on the devices and has clients as its first axis. Neither is changed in
-    place.
+    ``model`` is what the server holds; devices receive all of it but what begins
+    with ``SERVER``. ``private`` stays on the devices and has clients as its first
+    axis. Neither is changed in place. A method derives from one class that says what
+    it predicts (``Ranker``, ``Rater``, ``Chooser``) and from one that says what its
+    server learns from (``FromTotal``, ``FromUploads``).
     """
 
-    task: ClassVar[Literal["ranking", "rating"]] = "ranking"
-    needs: ClassVar[Literal["total", "uploads"]] = "total"
+    task: ClassVar[Task]
     keeps: ClassVar[str]
     sends: ClassVar[str]
+    needs: ClassVar[str]  # what the server must see
     paper: ClassVar[str]
-    view: Literal["global", "local"] = "global"  # whose table a client predicts with
     negatives: int  # sampled for each positive, a public hyper-parameter
 
     @abstractmethod
@@ -77,8 +84,31 @@ class Method(ABC):
         """Train each client on its own data; return what stays and what leaves."""
 
     @abstractmethod
-    def apply(self, model: State, total: Total) -> State:
-        """Learn from one round's total."""
+    def footprint(self, shape: Shape, positives: int) -> int:
+        """Bytes that training one client of so many (padded) positives needs."""
+
+    def bytes_down(self, model: State) -> int:
+        """Bytes that each client of a round receives."""
+        return sum(
+            value.numel() * value.element_size()
+            for name, value in broadcast(model).items()
+            if not name.endswith(START)  # follows from a public seed: never sent
+        )
+
+    def warnings(self) -> Sequence[str]:
+        """What a reader of this method's figures must be told."""
+        return ()
+
+
+class Ranker(Method):
+    """A method that ranks items."""
+
+    task = "ranking"
+
+    @property
+    def local_view(self) -> bool:
+        """Whether clients predict with what they trained themselves in a round."""
+        return False
 
     @abstractmethod
     def score(
@@ -90,28 +120,78 @@ class Method(ABC):
     ) -> Tensor:
         """Score every item for each client, (clients, items).
 
-        ``local`` holds the change of the rows that each client trained itself,
-        for methods whose ``view`` is local.
+        ``local`` holds the change of the rows that each client trained itself, for
+        methods with a local view.
         """
+
+
+class Rater(Method):
+    """A method that predicts ratings."""
+
+    task = "rating"
+    negatives = 0
+
+    @abstractmethod
+    def predict(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
+    ) -> Tensor:
+        """Predict the rating of each of a cohort's pairs, (pairs,).
+
+        Reads the pairs' sender and item, never their label.
+        """
+
+
+class Chooser(Method):
+    """A method that predicts which item is chosen in a context."""
+
+    task = "choice"
+    negatives = 0
+
+    @abstractmethod
+    def choose(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
+    ) -> Tensor:
+        """Score every item in the context of each of a cohort's pairs, (pairs, items).
+
+        ``cohort`` holds what its clients adapt to. Reads the pairs' sender and
+        context, never their item.
+        """
+
+
+class FromTotal(Method):
+    """A method whose server needs no more than the sum of a round's uploads."""
+
+    needs = "the total"
+
+    @abstractmethod
+    def apply(self, model: State, total: Total) -> State:
+        """Learn from one round's total."""
+
+
+class FromUploads(Method):
+    """A method whose server needs every single upload, in the clear."""
+
+    needs = "single uploads"
+
+    @abstractmethod
+    def learn(self, model: State, uploads: Uploads, stream: Stream) -> State:
+        """Learn from all uploads of one round."""
+
+
+class Invites(Method):
+    """A method that chooses a round's clients by what the server has learned."""
+
+    @abstractmethod
+    def invite(self, model: State, eligible: Tensor, stream: Stream) -> Tensor:
+        """Clients of the next round, in ascending order."""
+
+
+class PerInteraction(Method):
+    """A method that can train with every loss term confined to one interaction."""
 
     @abstractmethod
     def private_training(self) -> "Method":
-        """Return this method with every loss term confined to one interaction.
-
-        Raises SettingsError where the method has none.
-        """
-
-    def warnings(self) -> Sequence[str]:
-        """What a reader of this method's figures must be told."""
-        return ()
-
-    @abstractmethod
-    def steps(self, interactions: int) -> int:
-        """Local steps that a client with so many interactions takes in a round."""
-
-    @abstractmethod
-    def footprint(self, shape: Shape, positives: int) -> int:
-        """Bytes that training one client of so many (padded) positives needs."""
+        """Return the method in that form."""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,13 @@ An upload holds *deltas*, the client's tensors after local training minus those 
 received, so a row that is not sent did not move.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from privfed.data.world import Shape
 
 ID_BYTES = 4  # an item id travels as 32 bits
 
@@ -33,8 +35,11 @@ class Uploads:
     Position k of every dense tensor, and every row whose sender is k, came
     from ``clients[k]``. ``weight`` is the FedAvg weight that a client sends in
     the clear; without it every client counts 1 and no weight is sent.
-    ``scale`` is public, not sent: the learning rate by which a delta is minus
-    the gradient accumulated over local steps.
+    ``users`` holds each client's own row of a table of users that the server keeps.
+    ``rest`` is, for a table sent whole, the factor by which weight decay shrank every
+    row that training left alone; a delta of that table is then the row minus ``rest``
+    times the row received. ``scale`` is public, not sent: the learning rate by which
+    a delta is minus the gradient accumulated over local steps.
     """
 
     clients: Tensor  # (clients,)
@@ -42,18 +47,27 @@ class Uploads:
     dense: Mapping[str, Tensor] = field(default_factory=dict)  # (clients, ...)
     weight: Tensor | None = None  # (clients,)
     scale: Mapping[str, float] = field(default_factory=dict)
+    users: Mapping[str, Tensor] = field(default_factory=dict)  # (clients, width)
+    rest: Mapping[str, Tensor] = field(default_factory=dict)  # (clients,)
 
-    def bytes_up(self, items: int) -> Tensor:
+    def bytes_up(self, shape: Shape) -> Tensor:
         """Bytes each client sends, (clients,).
 
-        A table goes as (id, row) pairs, or whole where that is shorter.
+        A table goes as (id, row) pairs, or whole where that is shorter or where all
+        of its rows shrank.
         """
         count = len(self.clients)
         total = torch.zeros(count, dtype=torch.int64)
-        for rows in self.rows.values():
+        for name, rows in self.rows.items():
             row = rows.value.shape[1] * rows.value.element_size()
+            if name in self.rest:
+                total += shape.items * row
+                continue
             sent = torch.bincount(rows.sender, minlength=count)
-            total += (sent * (ID_BYTES + row)).clamp_max(items * row)
+            total += (sent * (ID_BYTES + row)).clamp_max(shape.items * row)
+        for name, value in self.users.items():
+            row = value.shape[1] * value.element_size()
+            total += shape.clients * row if name in self.rest else row
         for value in self.dense.values():
             total += value[:1].numel() * value.element_size()
         if self.weight is not None:
@@ -74,3 +88,32 @@ class Total:
     dense: Mapping[str, Tensor]
     weight: float
     clients: int
+    users: Mapping[str, Tensor] = field(default_factory=dict)  # (all clients, width)
+    rest: Mapping[str, Tensor] = field(default_factory=dict)  # ()
+
+
+def join(parts: Sequence[Uploads]) -> Uploads:
+    """Uploads of several shards as one, in the order given."""
+    first = parts[0]
+    counts = torch.tensor([len(part.clients) for part in parts])
+    base = (counts.cumsum(0) - counts).tolist()
+
+    def rows(name: str) -> Rows:
+        tables = [part.rows[name] for part in parts]
+        sender = [t.sender + at for t, at in zip(tables, base, strict=True)]
+        return Rows(
+            torch.cat(sender),
+            torch.cat([table.item for table in tables]),
+            torch.cat([table.value for table in tables]),
+        )
+
+    weights = [part.weight for part in parts if part.weight is not None]
+    return Uploads(
+        torch.cat([part.clients for part in parts]),
+        {name: rows(name) for name in first.rows},
+        {n: torch.cat([part.dense[n] for part in parts]) for n in first.dense},
+        torch.cat(weights) if weights else None,
+        first.scale,
+        {n: torch.cat([part.users[n] for part in parts]) for n in first.users},
+        {n: torch.cat([part.rest[n] for part in parts]) for n in first.rest},
+    )

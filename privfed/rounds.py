@@ -12,24 +12,31 @@ from privfed.accounting import Guarantee
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
-from privfed.evaluation import Evaluation, Protocol, Ranks
+from privfed.evaluation.judge import task_of
+from privfed.evaluation.marks import Marks
+from privfed.evaluation.protocol import Protocol
+from privfed.evaluation.task import Task
 from privfed.fleet import Fleet
 from privfed.interfaces import (
-    START,
     Attack,
     Channel,
     Defense,
+    FromTotal,
+    FromUploads,
+    Invites,
     Method,
     NotApplicable,
     Plan,
+    Ranker,
     Trained,
+    broadcast,
 )
 from privfed.machine import Machine, device_of, let_go
-from privfed.messages import Total
+from privfed.messages import Total, Uploads, join
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
-from privfed.views import Guess, ModelView, Prior, View
+from privfed.views import Guess, ModelView, Prior, UploadsView
 from privfed.watch import Watch
 from privfed.workers import Workers, workers
 
@@ -73,6 +80,7 @@ class Outcome:
     guesses: Mapping[str, Guess | NotApplicable]
     guarantees: Sequence[Guarantee]  # by defense
     priors: Mapping[str, Prior]
+    task: Task
 
 
 def run(
@@ -109,36 +117,33 @@ class _Loop:
     machine: Machine
     crew: Workers
     seeds: Seeds
-    eligible: Tensor  # clients that have something to train on
     fleet: Fleet
     watch: Watch
-    evaluation: Evaluation
+    task: Task
 
     @classmethod
     def of(cls, setup: Setup, machine: Machine, crew: Workers) -> "_Loop":
         world, seeds = setup.world, Seeds(setup.seed)
-        eligible = world.train.counts.nonzero()[:, 0]
-        if not len(eligible):
+        if not len(world.eligible):
             raise SettingsError("no client has a training interaction; check the split")
-        participations = setup.sampling.participations(setup.rounds, eligible, seeds)
+        _refuse_channel(setup)
         plan = Plan(
             world.shape,
             setup.rounds,
-            participations,
-            len(world.train.item) / len(eligible),
+            _participations(setup, seeds),
+            float(world.train.counts[world.eligible].double().mean()),
             setup.method,
         )
-        fleet = Fleet.of(world, plan, setup.defenses, machine, seeds)
+        fleet = Fleet.of(plan, setup.defenses, machine, seeds)
         given = (*setup.channel.shows, ModelView)
         return cls(
             setup,
             machine,
             crew,
             seeds,
-            eligible,
             fleet,
             Watch.of(setup.attacks, given, world, fleet.method.negatives, seeds),
-            Evaluation(world, setup.protocol.candidates(world, seeds)),
+            task_of(fleet.method, world, setup.protocol, seeds),
         )
 
     def start(self) -> RunState:
@@ -148,9 +153,9 @@ class _Loop:
             model,
             self.machine.home(private),
             self.watch.start(),
-            Ranks.none(world.validation),
-            Ranks.none(world.test),
-            Ranks.none(world.test),
+            Marks.none(world.validation),
+            Marks.none(world.test),
+            Marks.none(world.test),
         )
 
     def finished(self, state: RunState) -> bool:
@@ -161,11 +166,12 @@ class _Loop:
     def round(self, state: RunState) -> None:
         """One round, in place."""
         number, began = state.next, time.perf_counter()
-        clients = self.setup.sampling.cohort(number, self.eligible, self.seeds)
-        self.watch.show(state.memory, ModelView(round=number, model=state.model))
-        total, view, loss = self._gather(state, self.fleet.shards(clients, number))
-        self._learn(state, total, len(clients))
-        self.watch.show(state.memory, view)
+        cohort = self._cohort(state)
+        seen = broadcast(state.model)
+        self.watch.show(state.memory, ModelView(round=number, model=seen))
+        loss = self._train(state, self.fleet.shards(cohort, number))
+        state.costs.uploads += len(cohort.clients)
+        state.costs.rounds += 1
         state.next += 1
         if not loss < float("inf"):
             raise _diverged(state.next, f"loss {loss}")
@@ -175,11 +181,18 @@ class _Loop:
             row |= self._evaluate(state)
         state.log.append({**row, "seconds": time.perf_counter() - began})
 
-    def _gather(
-        self, state: RunState, shards: Sequence[Cohort]
-    ) -> tuple[Total, View, float]:
-        """Train every shard and carry its uploads; return total, view and mean loss."""
+    def _cohort(self, state: RunState) -> Cohort:
+        """The clients of the next round and what they train on."""
+        world, method = self.setup.world, self.fleet.method
+        if not isinstance(method, Invites):
+            return self.setup.sampling.cohort(state.next, world, self.seeds)
+        draws = self.seeds("cohort", state.next)
+        return cohort_of(world, method.invite(state.model, world.eligible, draws))
+
+    def _train(self, state: RunState, shards: Sequence[Cohort]) -> float:
+        """Train every shard, carry its uploads, learn from them; return the loss."""
         number, costs, losses = state.next, state.costs, []
+        sent: list[Uploads] = []  # where the server learns from every one
         opened = self.setup.channel.open(self.setup.world.shape)
         work = self.fleet.work(state.model, state.private, number)
         for shard, (trained, uploads, seconds) in zip(
@@ -190,14 +203,21 @@ class _Loop:
             opened, view = self.setup.channel.send(opened, number, uploads)
             costs.server_seconds += time.thread_time() - start
             costs.client_seconds += seconds
-            sent = uploads.bytes_up(self.setup.world.shape.items)
-            costs.bytes_up += int(sent.sum())
+            costs.bytes_up += int(uploads.bytes_up(shard.shape).sum())
+            costs.bytes_down += self.fleet.method.bytes_down(state.model) * len(
+                shard.clients
+            )
             self.watch.show(state.memory, view)
+            if isinstance(self.fleet.method, FromUploads):
+                assert isinstance(view, UploadsView)
+                sent.append(view.uploads)
             losses.append(trained.loss)
         start = time.thread_time()
         total, closing = self.setup.channel.close(opened, number)
+        state.model = self._learned(state, total, sent)
         costs.server_seconds += time.thread_time() - start
-        return total, closing, float(torch.cat(losses).double().mean())
+        self.watch.show(state.memory, closing)
+        return float(torch.cat(losses).double().mean())
 
     def _keep(self, state: RunState, shard: Cohort, trained: Trained) -> None:
         """Write what stays on the devices; measure it there where the view is local."""
@@ -205,41 +225,41 @@ class _Loop:
             state.private[name][shard.clients] = value
         for name, rows in trained.private_rows.items():
             state.private[name][shard.clients[rows.sender], rows.item] = rows.value
-        if self.fleet.method.view == "local":
+        if _local_view(self.fleet.method):
             own = cohort_of(self.setup.world, shard.clients)
             local = trained.uploads.rows
-            scores = self.fleet.method.score(state.model, state.private, own, local)
-            state.put(own.clients, self.evaluation.ranks(scores, own))
+            found = self.task.measure(state.model, state.private, own, local)
+            state.put(own.clients, found)
         let_go(state.private)
 
-    def _learn(self, state: RunState, total: Total, clients: int) -> None:
-        start = time.thread_time()
+    def _learned(
+        self, state: RunState, total: Total, sent: Sequence[Uploads]
+    ) -> Mapping[str, Tensor]:
+        """The model after the server's step."""
+        method, number = self.fleet.method, state.next
+        if isinstance(method, FromUploads):
+            return method.learn(state.model, join(sent), self.seeds("server", number))
         last = len(self.fleet.defenses) - 1
         for k, defense in enumerate(reversed(self.fleet.defenses)):
-            draws = self.seeds(f"total {last - k}", state.next)
+            draws = self.seeds(f"total {last - k}", number)
             total = defense.on_total(total, draws)
-        state.costs.bytes_down += _model_bytes(state.model) * clients
-        state.model = self.fleet.method.apply(state.model, total)
-        state.costs.server_seconds += time.thread_time() - start
-        state.costs.uploads += clients
-        state.costs.rounds += 1
+        assert isinstance(method, FromTotal)
+        return method.apply(state.model, total)
 
     def _evaluate(self, state: RunState) -> Mapping[str, float]:
-        if self.fleet.method.view == "global":
-            self._score_everyone(state)
-        return state.judge(self.setup.protocol.at)
+        if not _local_view(self.fleet.method):
+            self._measure_everyone(state)
+        return state.judge(self.task)
 
-    def _score_everyone(self, state: RunState) -> None:
-        method, model, private = self.fleet.method, state.model, state.private
+    def _measure_everyone(self, state: RunState) -> None:
+        model, private = state.model, state.private
 
         def work(clients: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
             cohort = cohort_of(self.setup.world, clients)
-            scores = method.score(model, private, cohort)
-            return clients, self.evaluation.ranks(scores, cohort)
+            return clients, self.task.measure(model, private, cohort)
 
-        chunks = self.evaluation.chunks(method)
         try:
-            for clients, found in self.crew.map(work, chunks):
+            for clients, found in self.crew.map(work, self.task.chunks()):
                 state.put(clients, found)
                 let_go(private)
         except ArithmeticError as error:
@@ -247,10 +267,11 @@ class _Loop:
 
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
-        state.best_test = Ranks(state.best_test.rank.cpu(), world.test)
+        state.best_test = Marks(state.best_test.value.cpu(), world.test)
         guarantees = [defense.guarantee() for defense in self.fleet.defenses]
         guesses = self.watch.guesses(state.memory)
-        return Outcome(state, guesses, guarantees, self.watch.priors)
+        task = task_of(self.setup.method, world, self.setup.protocol, self.seeds)
+        return Outcome(state, guesses, guarantees, self.watch.priors, task)
 
 
 def _diverged(round: int, sign: str) -> PrivfedError:
@@ -260,10 +281,29 @@ def _diverged(round: int, sign: str) -> PrivfedError:
     )
 
 
-def _model_bytes(model: Mapping[str, Tensor]) -> int:
-    """Bytes of the model that each client of a round receives."""
-    return sum(
-        value.numel() * value.element_size()
-        for name, value in model.items()
-        if not name.endswith(START)  # follows from a public seed: never sent
-    )
+def _local_view(method: Method) -> bool:
+    return isinstance(method, Ranker) and method.local_view
+
+
+def _participations(setup: Setup, seeds: Seeds) -> int:
+    """The most rounds that any one client takes part in."""
+    if isinstance(setup.method, Invites):
+        return setup.rounds
+    return setup.sampling.participations(setup.rounds, setup.world, seeds)
+
+
+def _refuse_channel(setup: Setup) -> None:
+    """Raise SettingsError where the server cannot see what the method needs."""
+    if not isinstance(setup.method, FromUploads):
+        return
+    if not any(issubclass(view, UploadsView) for view in setup.channel.shows):
+        raise SettingsError(
+            "this method's server needs single uploads, which this channel hides; "
+            "take --defense plain or another method"
+        )
+    for defense in setup.defenses:
+        if type(defense).on_total is not Defense.on_total:
+            raise SettingsError(
+                f"{type(defense).__name__} works on the total, and this method's "
+                "server learns from single uploads; leave one of them out"
+            )

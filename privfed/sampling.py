@@ -1,11 +1,14 @@
 """Which clients take part in a round. The schedule is public and looks at no data."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from privfed.data.cohort import Cohort, cohort_of, cohort_of_pairs
+from privfed.data.world import World
 from privfed.seeds import Seeds
 
 
@@ -16,20 +19,38 @@ class Sampling:
     ``all``: everyone, every round. ``uniform``: ``clients_per_round`` at random
     without replacement. ``queue``: a shuffled list; the first leave for the end.
     With ``rest`` nobody is taken in two consecutive rounds, as far as the
-    population allows.
+    population allows. ``interactions``: everybody's training interactions are
+    shuffled together, anew when they run out, and a round takes the next
+    ``interactions_per_round``; their clients train on these alone (MetaMF's released
+    code).
     """
 
-    kind: Literal["all", "uniform", "queue"] = "all"
+    kind: Literal["all", "uniform", "queue", "interactions"] = "all"
     clients_per_round: int = 100
+    interactions_per_round: int = 64
     rest: bool = False
 
     def __post_init__(self) -> None:
-        if self.clients_per_round < 1:
-            raise ValueError(
-                f"clients_per_round must be at least 1, got {self.clients_per_round}"
-            )
+        for name in ("clients_per_round", "interactions_per_round"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
 
-    def cohort(self, round: int, eligible: Tensor, seeds: Seeds) -> Tensor:
+    def cohort(self, round: int, world: World, seeds: Seeds) -> Cohort:
+        """One round's clients and what they train on."""
+        if self.kind != "interactions":
+            return cohort_of(world, self.clients(round, world.eligible, seeds))
+        size = self.interactions_per_round
+        epoch, number = divmod(round, self._rounds_an_epoch(world))
+        order = _shuffled(world, seeds, epoch)
+        return cohort_of_pairs(world, order[number * size :][:size].sort().values)
+
+    def _rounds_an_epoch(self, world: World) -> int:
+        count = int(world.train.counts[world.eligible].sum())
+        return -(-count // self.interactions_per_round)
+
+    def clients(self, round: int, eligible: Tensor, seeds: Seeds) -> Tensor:
         """The clients of one round, in ascending order."""
         count = min(self.clients_per_round, len(eligible))
         if self.kind == "all" or count == len(eligible):
@@ -55,9 +76,23 @@ class Sampling:
         stream = seeds("cohort", round)
         return stream.bits(eligible, torch.zeros_like(eligible)).argsort(stable=True)
 
-    def participations(self, rounds: int, eligible: Tensor, seeds: Seeds) -> int:
-        """The most rounds that any one client takes part in."""
+    def participations(self, rounds: int, world: World, seeds: Seeds) -> int:
+        """The most rounds that any one client takes part in, or a bound on them."""
+        eligible = world.eligible
         if self.kind == "all" or not len(eligible) or rounds == 0:
             return rounds
-        seen = [self.cohort(r, eligible, seeds) for r in range(rounds)]
+        if self.kind == "interactions":
+            epochs = -(-rounds // self._rounds_an_epoch(world))
+            return min(rounds, epochs * int(world.train.counts[eligible].max()))
+        seen = [self.clients(r, eligible, seeds) for r in range(rounds)]
         return int(torch.bincount(torch.cat(seen)).max())
+
+
+@lru_cache(maxsize=1)  # one epoch is used by many rounds
+def _shuffled(world: World, seeds: Seeds, epoch: int) -> Tensor:
+    """Places of all training interactions of clients that train, in random order."""
+    can = torch.zeros(world.shape.clients, dtype=torch.bool)
+    can[world.eligible] = True
+    at = can[world.train.owner].nonzero()[:, 0]
+    key = seeds("interactions", epoch).bits(torch.zeros_like(at), at)
+    return at[key.argsort(stable=True)]

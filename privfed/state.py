@@ -1,6 +1,6 @@
 """Everything that a run needs to go on: one value, saved and restored whole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from privfed import checkpoint
-from privfed.evaluation import Ranks
+from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.task import Task
 
 
 @dataclass
@@ -25,7 +26,10 @@ class Costs:
 
 @dataclass
 class Best:
-    """The round that validation chose, and how often it was missed since."""
+    """The round that validation chose, and how often it was missed since.
+
+    ``value`` is the figure it was chosen by, its negative where less is better.
+    """
 
     round: int = -1
     value: float = float("-inf")
@@ -39,29 +43,33 @@ class RunState:
     model: Mapping[str, Tensor]
     private: dict[str, Tensor]
     memory: dict[str, Mapping[str, Tensor]]  # by attack
-    validation: Ranks
-    test: Ranks
-    best_test: Ranks
+    validation: Marks
+    test: Marks
+    best_test: Marks
     next: int = 0
     best: Best = field(default_factory=Best)
     costs: Costs = field(default_factory=Costs)
     log: list[dict[str, float]] = field(default_factory=list)
 
-    def put(self, clients: Tensor, ranks: tuple[Tensor, Tensor]) -> None:
-        """Write down how some clients' validation and test items rank."""
-        self.validation.put(clients, ranks[0])
-        self.test.put(clients, ranks[1])
+    def put(self, clients: Tensor, measured: tuple[Tensor, Tensor]) -> None:
+        """Write down what was measured of some clients' validation and test pairs."""
+        self.validation.put(clients, measured[0])
+        self.test.put(clients, measured[1])
 
-    def judge(self, at: Sequence[int]) -> dict[str, float]:
+    def judge(self, task: Task) -> dict[str, float]:
         """Compare with the best round so far, by validation; return the figures.
 
         Where there is nothing to validate on, the last round is the best.
         """
-        validation, test = self.validation.means(at), self.test.means(at)
-        value = validation.get(f"ndcg@{at[0]}", float(self.next))
+        validation = means([*task.scores(self.validation).items()])
+        test = means([*task.scores(self.test).items()])
+        value = validation.get(task.select)
+        value = (
+            float(self.next) if value is None else value * (1 if task.higher else -1)
+        )
         if value > self.best.value:
             self.best = Best(self.next, value)
-            self.best_test.rank.copy_(self.test.rank)
+            self.best_test.value.copy_(self.test.value)
         else:
             self.best.waited += 1
         found = {f"validation.{name}": value for name, value in validation.items()}
@@ -69,12 +77,12 @@ class RunState:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
-        ranks = {name: getattr(self, name).rank for name in _RANKS}
+        marks = {name: getattr(self, name).value for name in _MARKS}
         tensors: dict[str, Any] = {
             "model": self.model,
             "private": self.private,
             "memory": self.memory,
-            "ranks": ranks,
+            "marks": marks,
         }
         facts = {
             "next": self.next,
@@ -94,10 +102,10 @@ class RunState:
             name: {n: v.to(device) for n, v in memory.items()}
             for name, memory in tensors.get("memory", {}).items()
         }
-        for name, value in tensors["ranks"].items():
-            getattr(self, name).rank.copy_(value)
+        for name, value in tensors["marks"].items():
+            getattr(self, name).value.copy_(value)
         self.next, self.log = facts["next"], facts["log"]
         self.best, self.costs = Best(**facts["best"]), Costs(**facts["costs"])
 
 
-_RANKS = ("validation", "test", "best_test")
+_MARKS = ("validation", "test", "best_test")

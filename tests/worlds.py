@@ -16,7 +16,9 @@ def lay(lists: Sequence[Sequence[int]]) -> Ragged:
     """Each client's items, end to end."""
     counts = torch.tensor([0] + [len(one) for one in lists])
     item = torch.tensor([i for one in lists for i in one], dtype=torch.int64)
-    return Ragged(counts.cumsum(0), item, torch.ones(len(item)))
+    return Ragged(
+        counts.cumsum(0), item, torch.ones(len(item)), torch.zeros(len(item), 0)
+    )
 
 
 def world(

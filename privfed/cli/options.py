@@ -66,10 +66,25 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option(
         "--split",
         "data__split",
-        "auto (as the source says, else by time), leave-one-out, ratio, given, or "
-        "warm (by time, and what is held out occurs in training).",
+        "auto (as the source says, else what suits the method), leave-one-out, ratio, "
+        "given, clients (others train than test), or warm (by time, and what is held "
+        "out occurs in training).",
         metavar="NAME",
         default_is="auto",
+    ),
+    _option(
+        "--support",
+        "data__support",
+        "Split clients: the share of its records that a client adapts to.",
+        metavar="SHARE",
+        default_is="0.8",
+    ),
+    _option(
+        "--query",
+        "data__query",
+        "Split clients: the share of its records, the last, that it is tested on.",
+        metavar="SHARE",
+        default_is="0.2",
     ),
     _option(
         "--features",
@@ -79,12 +94,6 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         metavar="SPEC",
         multiple=True,
         default_is="auto",
-    ),
-    _option(
-        "--explicit/--implicit",
-        "data__explicit",
-        "Learn the ratings themselves, or that there was an interaction.",
-        default_is="implicit",
     ),
     _option(
         "--rounds",
@@ -103,7 +112,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option(
         "--sampling",
         "sampling__kind",
-        "Clients of a round: all; uniform, at random; queue, taking turns.",
+        "Clients of a round: all; uniform, at random; queue, taking turns; or "
+        "interactions: those that a batch of everybody's interactions belongs to.",
         metavar="NAME",
         default_is="all",
     ),
@@ -113,6 +123,13 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "Clients of a round, where sampling is uniform or queue.",
         metavar="N",
         default_is="100",
+    ),
+    _option(
+        "--interactions-per-round",
+        "sampling__interactions_per_round",
+        "Interactions of a round, where sampling is interactions.",
+        metavar="N",
+        default_is="64",
     ),
     _option(
         "--rest/--no-rest",

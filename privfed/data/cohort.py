@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfed.data.world import Shape, World, spans
-
-Pairs = tuple[Tensor, Tensor]  # sender, item
+from privfed.data.world import Pairs, Shape, World, spans
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,9 +22,10 @@ class Cohort:
     sender: Tensor  # (interactions,) position in clients, ascending
     item: Tensor  # (interactions,)
     label: Tensor  # (interactions,)
+    context: Tensor  # (interactions, width)
     features: Mapping[str, Tensor]  # (items, width), public and fixed
     pool: Tensor  # (pool,) items that occur in somebody's training data
-    held_out: Pairs
+    held_out: tuple[Tensor, Tensor]  # sender, item
 
     @property
     def counts(self) -> Tensor:
@@ -36,17 +35,27 @@ class Cohort:
 
 def cohort_of(world: World, clients: Tensor) -> Cohort:
     """Look at some clients of a world through their own devices."""
-    sender, item, label = world.train.of(clients)
-    held = [part.of(clients)[:2] for part in (world.validation, world.test)]
+    return _cohort(world, clients, world.train.of(clients))
+
+
+def cohort_of_pairs(world: World, at: Tensor) -> Cohort:
+    """Only some training interactions, by ascending place, and their clients."""
+    clients, sender = torch.unique(world.train.owner[at], return_inverse=True)
+    return _cohort(world, clients, world.train.pairs(sender, at))
+
+
+def _cohort(world: World, clients: Tensor, own: Pairs) -> Cohort:
+    held = [part.of(clients) for part in (world.validation, world.test)]
     return Cohort(
         world.shape,
         clients,
-        sender,
-        item,
-        label,
+        own.sender,
+        own.item,
+        own.label,
+        own.context,
         world.features,
-        world.popularity.nonzero()[:, 0],
-        (torch.cat([h[0] for h in held]), torch.cat([h[1] for h in held])),
+        world.pool,
+        (torch.cat([h.sender for h in held]), torch.cat([h.item for h in held])),
     )
 
 
@@ -64,5 +73,6 @@ def part_of(cohort: Cohort, positions: Tensor) -> Cohort:
         sender=sender,
         item=cohort.item[at],
         label=cohort.label[at],
+        context=cohort.context[at],
         held_out=(held[mine], cohort.held_out[1][mine]),
     )

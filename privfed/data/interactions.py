@@ -53,9 +53,15 @@ class Interactions:
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
     images: Mapping[int, bytes] = field(default_factory=dict)  # item -> encoded image
     candidates: Tensor | None = None  # (users, 99 or 100): a protocol's negatives
+    choices: Tensor | None = None  # (interactions, width): the context of each choice
 
     def __len__(self) -> int:
         return len(self.user)
+
+    @property
+    def context(self) -> Tensor:
+        """What was known at each choice, of width 0 where nothing is recorded."""
+        return self.choices if self.choices is not None else torch.zeros(len(self), 0)
 
     @cached_property
     def offsets(self) -> Tensor:
@@ -67,7 +73,14 @@ class Interactions:
     def fingerprint(self) -> str:
         """Content hash: equal data has equal fingerprints on any machine."""
         digest = hashlib.sha256(f"{self.users} {self.items}".encode())
-        for tensor in (self.user, self.item, self.rating, self.time, self.part):
+        for tensor in (
+            self.user,
+            self.item,
+            self.rating,
+            self.time,
+            self.part,
+            self.choices,
+        ):
             if tensor is not None:
                 digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
         for modality in sorted(self.features):

@@ -14,12 +14,12 @@ from torch import Tensor
 from privfed.data import splits
 from privfed.data.datasets import DATASETS
 from privfed.data.download import cache_folder
-from privfed.data.interactions import Interactions
+from privfed.data.interactions import DataError, Interactions
 from privfed.data.remarks import remarks
-from privfed.data.world import Shape, Source, World
+from privfed.data.world import Source, Task, World
 from privfed.errors import DataMissing
 
-Split = Literal["auto", "leave-one-out", "warm", "ratio", "given"]
+Split = Literal["auto", "leave-one-out", "warm", "ratio", "given", "clients"]
 DEMO = "demo"
 
 
@@ -29,10 +29,12 @@ class DataSettings:
 
     ``data`` is ``demo``, a name of the catalog (``privfed data list``), a folder
     of PRIVFED_DATA or a path. ``format`` is a reader's name, with options after a
-    colon. ``split`` ``auto`` takes the source's own split, else leave one out where
-    time is known, else a ratio; ``warm`` is leave one out of items that somebody
-    else trains on. ``seed`` draws the demo and the ratio split.
-    ``explicit`` makes ratings the labels.
+    colon. ``split`` ``auto`` takes the source's own split, else what suits the
+    method's task: leave one out by time, or a ratio for ratings and where nothing is
+    dated, or ``clients`` for choices, where others train than test; ``warm`` is leave
+    one out of items that somebody else trains on. A client that tests adapts to the
+    ``support`` share of its records before it is asked for the last ``query`` share.
+    ``seed`` draws generated data and the random splits.
     """
 
     data: str = DEMO
@@ -40,7 +42,8 @@ class DataSettings:
     split: Split = "auto"
     features: tuple[str, ...] = ("auto",)
     seed: int = 0
-    explicit: bool = False
+    support: float = 0.8
+    query: float = 0.2
 
     def __post_init__(self) -> None:
         known = get_args(Split)
@@ -50,10 +53,15 @@ class DataSettings:
             raise ValueError("data must be a name or a path, got ''")
 
 
-def load(settings: DataSettings, cache: Path | None = None) -> Source:
-    """Read, split and encode. Raises DataMissing or DataError with the mend."""
+def load(
+    settings: DataSettings, task: Task = "ranking", cache: Path | None = None
+) -> Source:
+    """Read, split for a task and encode.
+
+    Raises DataMissing or DataError with the mend.
+    """
     data = interactions(settings, cache)
-    world, words = _split(data, settings)
+    world, words = _split(data, settings, task)
     features = _features(data, settings, cache)
     world = with_features(world, features)
     return Source(world, words, remarks(data, world, features))
@@ -90,24 +98,32 @@ def locate(data: str, cache: Path | None = None) -> Path:
     raise DataMissing(f"data: no file, folder or known name '{data}'; {hint}")
 
 
-def _split(data: Interactions, settings: DataSettings) -> tuple[World, str]:
-    chosen = settings.split if settings.split != "auto" else _natural(data)
+def _split(data: Interactions, settings: DataSettings, task: Task) -> tuple[World, str]:
+    chosen = settings.split if settings.split != "auto" else _natural(data, task)
+    if (chosen == "clients") != (task == "choice"):
+        raise DataError(
+            f"split {chosen}: fits no {task} task; --split clients is for methods that "
+            "predict choices (fedmeta), and they need it"
+        )
+    if chosen == "clients":
+        world = splits.by_clients(data, settings.seed, settings.support, settings.query)
+        return world, "80/10/10 of clients"
     if chosen == "given":
-        return splits.given(data, settings.explicit), "given by the source"
+        return splits.given(data, task), "given by the source"
     if chosen == "ratio":
-        world = splits.by_ratio(data, settings.seed, explicit=settings.explicit)
-        return world, "80/10/10 by user"
+        return splits.by_ratio(data, settings.seed, task=task), "80/10/10 by user"
     words = "time" if data.time is not None else "file order"
     if chosen == "warm":
-        world = splits.warm(data, settings.explicit)
-        return world, f"leave one out by {words}, warm items"
-    return splits.leave_one_out(data, settings.explicit), f"leave one out by {words}"
+        return splits.warm(data, task), f"leave one out by {words}, warm items"
+    return splits.leave_one_out(data, task), f"leave one out by {words}"
 
 
-def _natural(data: Interactions) -> Split:
+def _natural(data: Interactions, task: Task) -> Split:
+    if task == "choice":
+        return "clients"
     if data.part is not None:
         return "given"
-    return "leave-one-out" if data.time is not None else "ratio"
+    return "leave-one-out" if data.time is not None and task == "ranking" else "ratio"
 
 
 def _features(
@@ -127,10 +143,9 @@ def with_features(world: World, features: Mapping[str, Tensor]) -> World:
     for modality in sorted(features):
         digest.update(modality.encode())
         digest.update(features[modality].contiguous().numpy().tobytes())
-    widths = splits.widths(features)
     return replace(
         world,
-        shape=Shape(world.shape.clients, world.shape.items, widths),
+        shape=replace(world.shape, widths=splits.widths(features)),
         features=features,
         fingerprint=digest.hexdigest()[:16],
     )

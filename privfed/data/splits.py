@@ -8,6 +8,7 @@ WWW 2017 (leave one out); Lin et al., MetaMF, SIGIR 2020 (ratio).
 import hashlib
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,23 +20,24 @@ from privfed.data.interactions import (
     DataError,
     Interactions,
 )
-from privfed.data.world import Shape, World, ragged
+from privfed.data.world import Shape, Task, World, ragged
 from privfed.seeds import Seeds
 
+_NOBODYS = 3  # a part of the data that no device has
 FEWEST = 3  # interactions of a user who has held-out ones, in leave one out
 
 
-def leave_one_out(data: Interactions, explicit: bool = False) -> World:
+def leave_one_out(data: Interactions, task: Task = "ranking") -> World:
     """Each user's last interaction is test, the one before it validation.
 
     Last in time, and among equal times last in file order, as in undated data. A
     user with fewer than three interactions keeps them all in training.
     """
     every = torch.ones(len(data), dtype=torch.bool)
-    return _world(data, _latest(data, every), explicit)
+    return _world(data, _latest(data, every), task)
 
 
-def warm(data: Interactions, explicit: bool = False) -> World:
+def warm(data: Interactions, task: Task = "ranking") -> World:
     """Leave one out by time, where somebody else trains on every held-out item.
 
     Where nobody would, the interactions held out with that item go back to training
@@ -49,7 +51,7 @@ def warm(data: Interactions, explicit: bool = False) -> World:
         trained = torch.bincount(data.item[part == TRAIN], minlength=data.items)
         cold = (part != TRAIN) & (trained[data.item] == 0)
         if not bool(cold.any()):
-            return _world(data, part, explicit)
+            return _world(data, part, task)
         usable = usable & ~cold
 
 
@@ -78,7 +80,7 @@ def by_ratio(
     data: Interactions,
     seed: int,
     ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
-    explicit: bool = False,
+    task: Task = "ranking",
 ) -> World:
     """Each user's interactions at random in these shares, rounded half up.
 
@@ -98,16 +100,53 @@ def by_ratio(
     part = torch.full_like(data.user, TRAIN)
     part[rank < (tests + validations)[data.user]] = VALIDATION
     part[rank < tests[data.user]] = TEST
-    return _world(data, part, explicit)
+    return _world(data, part, task)
 
 
-def given(data: Interactions, explicit: bool = False) -> World:
+def given(data: Interactions, task: Task = "ranking") -> World:
     """The split that the source fixes. Raises DataError where it fixes none."""
     if data.part is None:
         raise DataError(
             f"{data.name}: the source fixes no split; choose leave-one-out or ratio"
         )
-    return _world(data, data.part.long(), explicit)
+    return _world(data, data.part.long(), task)
+
+
+def by_clients(
+    data: Interactions,
+    seed: int,
+    support: float = 0.8,
+    query: float = 0.2,
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1),
+) -> World:
+    """Some clients train, others validate, the rest test: what each chooses next.
+
+    A client that trains keeps all its records. Of the others' the last ``query``
+    share is held out, and the ``support`` share right before it is theirs to adapt
+    to; nobody sees what is older (FedMeta, Chen et al., 2018).
+    """
+    _check_ratios(ratios)
+    if not (0 < support < 1 and 0 < query < 1 and support + query <= 1 + 1e-9):
+        raise ValueError(
+            "support and query must be shares of at most 1 together, got "
+            f"{support} and {query}"
+        )
+    rank = Seeds(seed)("clients").bits(torch.arange(data.users), torch.zeros(1).long())
+    role = torch.full((data.users,), TRAIN)
+    drawn = rank.argsort(stable=True)
+    tests, validations = (round(data.users * ratio) for ratio in (ratios[2], ratios[1]))
+    role[drawn[:tests]] = TEST
+    role[drawn[tests : tests + validations]] = VALIDATION
+    counts = data.offsets.diff()
+    held = _share(counts, query).clamp(min=1)
+    known = torch.minimum(_share(counts, support).clamp(min=1), counts - held)
+    from_end = data.offsets[1:][data.user] - 1 - torch.arange(len(data))
+    owner = role[data.user]
+    part = torch.full_like(data.user, _NOBODYS)
+    part[from_end < (held + known)[data.user]] = TRAIN
+    part[from_end < held[data.user]] = owner[from_end < held[data.user]]
+    part[owner == TRAIN] = TRAIN
+    return replace(_world(data, part, "choice"), learners=role == TRAIN)
 
 
 def _share(counts: Tensor, ratio: float) -> Tensor:
@@ -123,31 +162,39 @@ def _check_ratios(ratios: tuple[float, float, float]) -> None:
         )
 
 
-def _world(data: Interactions, part: Tensor, explicit: bool) -> World:
-    labels = _labels(data, explicit)
+def _world(data: Interactions, part: Tensor, task: Task) -> World:
+    labels = _labels(data, task)
     train, validation, test = (
-        ragged(data.users, data.user[chosen], data.item[chosen], labels[chosen])
+        ragged(
+            data.users,
+            data.user[chosen],
+            data.item[chosen],
+            labels[chosen],
+            data.context[chosen],
+        )
         for chosen in (part == which for which in (TRAIN, VALIDATION, TEST))
     )
     return World(
         name=data.name,
-        shape=Shape(data.users, data.items, widths(data.features)),
+        shape=Shape(
+            data.users, data.items, widths(data.features), data.context.shape[1]
+        ),
         train=train,
         validation=validation,
         test=test,
-        explicit=explicit,
+        task=task,
         features=data.features,
         candidates=data.candidates,
-        fingerprint=_fingerprint(data, part, explicit),
+        fingerprint=_fingerprint(data, part, task),
     )
 
 
-def _labels(data: Interactions, explicit: bool) -> Tensor:
-    if not explicit:
+def _labels(data: Interactions, task: Task) -> Tensor:
+    if task != "rating":
         return torch.ones(len(data))
     if data.rating is None:
         raise DataError(
-            f"{data.name}: there are no ratings to predict; leave explicit out"
+            f"{data.name}: there are no ratings to predict; choose a method that ranks"
         )
     return data.rating
 
@@ -157,8 +204,8 @@ def widths(features: Mapping[str, Tensor]) -> dict[str, int]:
     return {modality: matrix.shape[1] for modality, matrix in features.items()}
 
 
-def _fingerprint(data: Interactions, part: Tensor, explicit: bool) -> str:
-    digest = hashlib.sha256(f"{data.fingerprint} {explicit}".encode())
+def _fingerprint(data: Interactions, part: Tensor, task: Task) -> str:
+    digest = hashlib.sha256(f"{data.fingerprint} {task}".encode())
     digest.update(part.to(torch.int8).numpy().tobytes())
     if data.candidates is not None:
         digest.update(data.candidates.contiguous().numpy().tobytes())

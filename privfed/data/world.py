@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Task = Literal["ranking", "rating", "choice"]
+
 
 @dataclass(frozen=True)
 class Shape:
-    """Public sizes of a population."""
+    """Public sizes of a population; ``context`` is the width of a choice's context."""
 
     clients: int
     items: int
     widths: Mapping[str, int] = field(default_factory=dict)  # features by modality
+    context: int = 0
 
 
 def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,12 +29,27 @@ def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of a few clients, laid end to end; ``sender`` is a position among them."""
+
+    sender: Tensor  # (pairs,)
+    item: Tensor  # (pairs,)
+    label: Tensor  # (pairs,)
+    context: Tensor  # (pairs, width)
+
+
+@dataclass(frozen=True, eq=False)
 class Ragged:
-    """Pairs (item, label) of every client, laid end to end by client."""
+    """Pairs (item, label) of every client, laid end to end by client.
+
+    ``context`` is what a device knew when it chose the item, of width 0 where that
+    is nothing.
+    """
 
     offsets: Tensor  # (clients + 1,)
     item: Tensor  # (pairs,)
     label: Tensor  # (pairs,) rating, or 1 for implicit data
+    context: Tensor  # (pairs, width)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -44,48 +63,79 @@ class Ragged:
 
     def to(self, device: torch.device) -> "Ragged":
         """The same pairs on a device."""
-        parts = (self.offsets, self.item, self.label)
+        parts = (self.offsets, self.item, self.label, self.context)
         return Ragged(*(part.to(device) for part in parts))
 
-    def of(self, clients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (sender, item, label) of some clients; sender is a position."""
+    def of(self, clients: Tensor) -> Pairs:
+        """The pairs of some clients."""
         sender, at = spans(self.offsets[clients], self.counts[clients])
-        return sender, self.item[at], self.label[at]
+        return self.pairs(sender, at)
+
+    def pairs(self, sender: Tensor, at: Tensor) -> Pairs:
+        """The pairs at some places, whose owners stand at ``sender``."""
+        return Pairs(sender, self.item[at], self.label[at], self.context[at])
 
 
-def ragged(clients: int, owner: Tensor, item: Tensor, label: Tensor) -> Ragged:
+def ragged(
+    clients: int,
+    owner: Tensor,
+    item: Tensor,
+    label: Tensor,
+    context: Tensor | None = None,
+) -> Ragged:
     """Lay pairs end to end by client, keeping their order within a client."""
     order = torch.argsort(owner, stable=True)
     counts = torch.bincount(owner, minlength=clients)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return Ragged(offsets, item[order], label[order])
+    known = torch.zeros(len(item), 0) if context is None else context
+    return Ragged(offsets, item[order], label[order], known[order])
 
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A population, split into training, validation and test pairs."""
+    """A population, split into training, validation and test pairs.
+
+    ``learners`` marks the clients that take part in training, None for all: the
+    others only adapt what was learned to what they have.
+    """
 
     name: str
     shape: Shape
     train: Ragged
     validation: Ragged
     test: Ragged
-    explicit: bool = False
+    task: Task = "ranking"
+    learners: Tensor | None = None  # (clients,) bool
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
     candidates: Tensor | None = None  # (clients, k): a protocol's own negatives
     fingerprint: str = ""
 
     def to(self, device: torch.device) -> "World":
         """The same world with its tensors on a device."""
-        candidates = self.candidates
+
+        def moved(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value.to(device)
+
         return replace(
             self,
             train=self.train.to(device),
             validation=self.validation.to(device),
             test=self.test.to(device),
             features={n: v.to(device) for n, v in self.features.items()},
-            candidates=None if candidates is None else candidates.to(device),
+            candidates=moved(self.candidates),
+            learners=moved(self.learners),
         )
+
+    @cached_property
+    def eligible(self) -> Tensor:
+        """Clients that train and have something to train on, ascending."""
+        can = self.train.counts > 0
+        return (can if self.learners is None else can & self.learners).nonzero()[:, 0]
+
+    @cached_property
+    def pool(self) -> Tensor:
+        """Items that occur in somebody's training data, ascending."""
+        return self.popularity.nonzero()[:, 0]
 
     @cached_property
     def popularity(self) -> Tensor:

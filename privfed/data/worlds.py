@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from privfed.data.interactions import Interactions
+from privfed.data.interactions import Interactions, Scale
 
 
 def demo(
@@ -12,7 +12,8 @@ def demo(
     """A world to try things on: two item modalities, a long tail, real signal.
 
     Every user and item has a hidden taste vector. A user draws items without
-    replacement with log-odds popularity (Zipf) + taste match; ``image`` and
+    replacement with log-odds popularity (Zipf) + taste match, and rates them
+    from 1 to 5 by taste match, the item's quality and the user's mood; ``image`` and
     ``text`` are two different noisy views of the items' tastes.
     """
     rng = np.random.default_rng([seed, 0xDE])
@@ -32,12 +33,31 @@ def demo(
         items=items,
         user=torch.from_numpy(user),
         item=torch.from_numpy(item),
+        rating=_ratings(seed, user_taste, item_taste, user, item),
         time=torch.from_numpy(np.concatenate([np.arange(c) for c in counts])),
+        scale=Scale(1.0, 5.0, 1.0),
         features={
             "image": _view(rng, item_taste, 48, 0.5),
             "text": _view(rng, item_taste, 32, 0.3),
         },
     )
+
+
+def _ratings(
+    seed: int,
+    user_taste: np.ndarray,
+    item_taste: np.ndarray,
+    user: np.ndarray,
+    item: np.ndarray,
+) -> torch.Tensor:
+    """Stars that follow taste, quality and mood, and a little noise."""
+    rng = np.random.default_rng([seed, 0x5A])
+    quality = 0.5 * rng.normal(size=len(item_taste))
+    mood = 0.4 * rng.normal(size=len(user_taste))
+    match = (user_taste[user] * item_taste[item]).sum(1)
+    stars = 2.6 + 1.6 * match + quality[item] + mood[user]
+    stars += 0.5 * rng.normal(size=len(stars))
+    return torch.from_numpy(np.clip(np.rint(stars), 1, 5)).float()
 
 
 def checkerboard(size: int = 8) -> Interactions:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from privfed.accounting import Guarantee, InteractionRelease, calibrate, epsilon
 from privfed.devices.dpsgd import InteractionDP
-from privfed.interfaces import Defense, Method, Plan
+from privfed.errors import SettingsError
+from privfed.interfaces import Defense, Method, PerInteraction, Plan
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class DP(Defense):
         return CalibratedDP(rule, self.delta, plan.participations)
 
     def method(self, method: Method) -> Method:
-        return method.private_training()
+        return _private(method)
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class CalibratedDP(Defense):
     cost, paper = DP.cost, DP.paper
 
     def method(self, method: Method) -> Method:
-        return method.private_training()
+        return _private(method)
 
     def in_training(self) -> InteractionDP:
         return self.rule
@@ -113,3 +114,12 @@ class CalibratedDP(Defense):
                 "group privacy",
             ),
         )
+
+
+def _private(method: Method) -> Method:
+    if not isinstance(method, PerInteraction):
+        raise SettingsError(
+            f"dp: {type(method).__name__} has no loss for each interaction, so DP-SGD "
+            "cannot clip by interaction; choose another defense or method"
+        )
+    return method.private_training()

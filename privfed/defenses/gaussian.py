@@ -56,7 +56,11 @@ class Gaussian(Defense):
             name: value + std * uploads.scale[name] * noise(name, value)
             for name, value in uploads.dense.items()
         }
-        return replace(uploads, rows=noised, dense=dense)
+        users = {
+            name: value + std * uploads.scale[name] * noise(name, value)
+            for name, value in uploads.users.items()
+        }
+        return replace(uploads, rows=noised, dense=dense, users=users)
 
     def sends_every_row(self) -> bool:
         return self.rows == "all" and self.variance > 0

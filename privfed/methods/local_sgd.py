@@ -18,7 +18,15 @@ from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, collect, padded
 from privfed.devices.gradients import Grads, Local, step
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import START, Method, Round, State, Trained
+from privfed.interfaces import (
+    START,
+    FromTotal,
+    PerInteraction,
+    Ranker,
+    Round,
+    State,
+    Trained,
+)
 from privfed.messages import Rows, Total, Uploads
 from privfed.methods.copies import changes, own_copies
 from privfed.methods.parts import Part
@@ -28,7 +36,7 @@ Rates = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class LocalSGD(Method):
+class LocalSGD(Ranker, FromTotal, PerInteraction):
     """Local training with SGD, then averaging of what is shared.
 
     ``negatives_exclude`` other than ``train_only`` is for reproduction only: it
@@ -247,10 +255,6 @@ class LocalSGD(Method):
             "negatives exclude held-out items, which tells the model what they are: "
             "utility is inflated; compare with negatives_exclude=train_only",
         )
-
-    def steps(self, interactions: int) -> int:
-        samples = interactions * (1 + self.negatives)
-        return self.epochs * -(-samples // self.batch)
 
     def footprint(self, shape: Shape, positives: int) -> int:
         rows = padded(min(positives * (1 + self.negatives), shape.items))

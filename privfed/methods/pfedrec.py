@@ -36,6 +36,10 @@ class PFedRec(LinearBackbone):
     paper = "Zhang et al., IJCAI 2023"
 
     @property
+    def local_view(self) -> bool:
+        return self.view == "local"
+
+    @property
     def weighted(self) -> bool:
         return False
 

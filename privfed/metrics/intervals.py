@@ -13,26 +13,32 @@ _RESAMPLES = 1_000
 
 
 def bootstrap(
-    values: Tensor, stream: Stream, confidence: float = 0.95
+    values: Tensor,
+    stream: Stream,
+    counts: Tensor | None = None,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Percentile bootstrap of the mean over clients, (low, high).
+    """Percentile bootstrap over clients of sum(values) / sum(counts), (low, high).
 
-    ``values`` is (clients,); NaN marks a client for whom the figure is undefined
-    and is left out. Fewer than two values have no interval: (nan, nan). 1,000
-    resamples, a pure function of the stream. Raises ArithmeticError on an infinity.
+    ``values`` and ``counts`` are (clients,); without counts it is the mean of the
+    values. NaN marks a client for whom the figure is undefined and is left out. Fewer
+    than two values have no interval: (nan, nan). 1,000 resamples, a pure function of
+    the stream. Raises ArithmeticError on an infinity.
     """
     from scipy import stats
 
     _check_confidence(confidence)
     known = values.double().cpu().numpy()
-    known = known[~np.isnan(known)]
+    share = np.ones_like(known) if counts is None else counts.double().cpu().numpy()
+    known, share = known[~np.isnan(known)], share[~np.isnan(known)]
     if not np.isfinite(known).all():
         raise ArithmeticError("a value to average is infinite")
     if len(known) < 2:
         return math.nan, math.nan
     interval = stats.bootstrap(
-        (known,),
-        np.mean,
+        (known, share),
+        _ratio,
+        paired=True,
         n_resamples=_RESAMPLES,
         batch=max(1, _CELLS // len(known)),
         confidence_level=confidence,
@@ -40,6 +46,12 @@ def bootstrap(
         rng=np.random.default_rng(stream.key & (2**64 - 1)),
     ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _ratio(
+    total: np.ndarray, count: np.ndarray, axis: int = -1
+) -> np.ndarray:  # as scipy calls it
+    return np.asarray(total.sum(axis=axis) / count.sum(axis=axis))
 
 
 def over_seeds(

@@ -45,9 +45,9 @@ def _score(guess: Guess, truth: Ragged, position: Tensor) -> dict[str, Tensor]:
 
 
 def _dense(truth: Ragged, clients: Tensor, items: int) -> Tensor:
-    sender, item, _ = truth.of(clients)
+    pairs = truth.of(clients)
     real = torch.zeros(len(clients), items, dtype=torch.bool)
-    real[sender, item] = True
+    real[pairs.sender, pairs.item] = True
     return real
 
 

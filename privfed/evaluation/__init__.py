@@ -1,0 +1,1 @@
+"""How well clients are served: one file for each task that a method can have."""

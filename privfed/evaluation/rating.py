@@ -1,0 +1,74 @@
+"""Errors of predicted ratings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Ragged, World
+from privfed.evaluation.marks import Marks, Score
+from privfed.evaluation.task import Task, split, whole
+from privfed.interfaces import Rater, State
+from privfed.messages import Rows
+from privfed.references import item_means, user_means
+
+
+@dataclass(frozen=True, eq=False)
+class Rating(Task):
+    """Held-out ratings predicted: MAE, MSE and RMSE over all of them."""
+
+    world: World
+    method: Rater
+
+    select = "mse"
+    higher = False
+
+    def describe(self) -> str:
+        return f"{len(self.world.test.item):,} held-out ratings"
+
+    def measure(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        return (
+            self._errors(model, private, cohort, self.world.validation),
+            self._errors(model, private, cohort, self.world.test),
+        )
+
+    def _errors(
+        self, model: State, private: State, cohort: Cohort, held: Ragged
+    ) -> Tensor:
+        pairs = held.of(cohort.clients)
+        error = self.method.predict(model, private, cohort, pairs) - pairs.label
+        if not bool(error.isfinite().all()):
+            raise ArithmeticError("a predicted rating is not finite")
+        return error
+
+    def scores(self, marks: Marks) -> Mapping[str, Score]:
+        position, error, clients = marks.measured()
+        none = torch.zeros(clients, dtype=torch.float64)
+        count = torch.bincount(position, minlength=clients)
+        squares = none.index_add(0, position, error.square())
+        return {
+            "mae": Score(none.index_add(0, position, error.abs()), count),
+            "mse": Score(squares, count),
+            "rmse": Score(squares, count, root=True),
+        }
+
+    def references(self) -> Mapping[str, Marks]:
+        test = self.world.test
+        users, items = user_means(self.world), item_means(self.world)
+        return {
+            "user mean": whole(test, users[test.owner] - test.label),
+            "item mean": whole(test, items[test.item] - test.label),
+        }
+
+    def chunks(self) -> Sequence[Tensor]:
+        counts = self.world.validation.counts + self.world.test.counts
+        mean = int(counts.sum()) // max(1, int((counts > 0).sum()))
+        return split(self.world, self.method, mean + 1)

@@ -1,0 +1,70 @@
+"""What a run is judged by."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Ragged, World
+from privfed.evaluation.marks import Marks, Score
+from privfed.interfaces import Method, State
+from privfed.messages import Rows
+
+SCORED = 512  # clients measured at a time, at most
+BYTES = 2**28
+
+
+class Task(ABC):
+    """A task made ready for one world.
+
+    ``select`` is the figure by which validation chooses the round that is reported;
+    ``higher`` says that more of it is better.
+    """
+
+    world: World
+    select: str
+    higher: ClassVar[bool]
+
+    @abstractmethod
+    def describe(self) -> str:
+        """The words that a table puts beside its figures."""
+
+    @abstractmethod
+    def measure(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What ``Marks`` holds of a cohort's validation and test pairs."""
+
+    @abstractmethod
+    def scores(self, marks: Marks) -> Mapping[str, Score]:
+        """Figures by name."""
+
+    @abstractmethod
+    def references(self) -> Mapping[str, Marks]:
+        """What predictors that need no model reach on the test pairs, by name."""
+
+    @abstractmethod
+    def chunks(self) -> Sequence[Tensor]:
+        """Clients with held-out pairs, as many at once as fit in little memory.
+
+        The size follows from method and world alone: no result depends on memory.
+        """
+
+
+def split(world: World, method: Method, positives: int) -> Sequence[Tensor]:
+    """Clients with held-out pairs, cut by what one of so many positives needs."""
+    size = BYTES // method.footprint(world.shape, positives)
+    held = world.validation.counts + world.test.counts
+    return torch.split(held.nonzero()[:, 0], max(1, min(SCORED, size)))
+
+
+def whole(held: Ragged, value: Tensor) -> Marks:
+    """Marks of a whole population's pairs."""
+    return Marks(value.double(), held)
