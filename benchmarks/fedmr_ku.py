@@ -26,11 +26,11 @@ from torch import Tensor
 
 from privfed.cli.progress import Line
 from privfed.config import run_settings
-from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, load
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
-from privfed.evaluation import Ranks, ranks
+from privfed.evaluation.marks import means
+from privfed.evaluation.ranking import rank_scores, reached
 from privfed.experiment import execute
 from privfed.metrics.intervals import over_seeds, paired
 from privfed.references import popularity, unseen_first
@@ -270,13 +270,9 @@ def _floors(world: World) -> dict[str, Pair]:
 
 
 def _reached(world: World, scores: Tensor) -> Pair:
-    clients = world.test.counts.nonzero()[:, 0]
-    each = scores.expand(len(clients), -1)
-    measured = Ranks.none(world.test)
-    cohort = cohort_of(world, clients)
-    measured.put(clients, ranks(each, cohort, world.test, None))
-    found = measured.per_client((50,))
-    return float(found["hr@50"].mean()), float(found["ndcg@50"].mean())
+    marks = reached(world, scores, None, world.test)
+    found = means([*rank_scores(marks, (50,)).items()])
+    return found["hr@50"], found["ndcg@50"]
 
 
 def _over(values: Sequence[float]) -> Figure:

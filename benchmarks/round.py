@@ -24,7 +24,7 @@ import torch
 
 from privfed.config import run_settings
 from privfed.data.load import DataSettings, load
-from privfed.evaluation import Protocol
+from privfed.evaluation.protocol import Protocol
 from privfed.machine import Machine
 from privfed.rounds import Setup, run
 

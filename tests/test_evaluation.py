@@ -4,7 +4,9 @@ import torch
 
 from privfed.data.cohort import cohort_of
 from privfed.data.world import Ragged, Shape, World, ragged
-from privfed.evaluation import Protocol, Ranks, ranks
+from privfed.evaluation.marks import Marks
+from privfed.evaluation.protocol import Protocol
+from privfed.evaluation.ranking import rank_scores, ranks
 from privfed.seeds import Seeds
 
 
@@ -23,8 +25,8 @@ WORLD = World(
 SCORES = torch.rand(4, 30, generator=torch.Generator().manual_seed(0))
 
 
-def measured(protocol: Protocol, shards: list[list[int]]) -> Ranks:
-    found = Ranks.none(WORLD.test)
+def measured(protocol: Protocol, shards: list[list[int]]) -> Marks:
+    found = Marks.none(WORLD.test)
     candidates = protocol.candidates(WORLD, Seeds(0))
     for shard in shards:
         clients = torch.tensor(shard)
@@ -35,15 +37,15 @@ def measured(protocol: Protocol, shards: list[list[int]]) -> Ranks:
 
 def test_shards_change_no_rank() -> None:
     for protocol in (Protocol(negatives=9), Protocol(ranking="full")):
-        whole = measured(protocol, [[0, 1, 2, 3]]).rank
-        assert torch.equal(measured(protocol, [[3, 0], [2], [1]]).rank, whole)
+        whole = measured(protocol, [[0, 1, 2, 3]]).value
+        assert torch.equal(measured(protocol, [[3, 0], [2], [1]]).value, whole)
         assert bool((whole > 0).all())
 
 
 def test_all_candidates_give_the_full_rank() -> None:
     """30 items less four met by client 0: its rank is then over all of them."""
-    sampled = measured(Protocol(negatives=26), [[0]]).rank
-    full = measured(Protocol(ranking="full"), [[0]]).rank
+    sampled = measured(Protocol(negatives=26), [[0]]).value
+    full = measured(Protocol(ranking="full"), [[0]]).value
     validation = SCORES[0, 4]  # competes in full ranking, is no sampled negative
     own = SCORES[0, [7, 8]]
 
@@ -51,10 +53,10 @@ def test_all_candidates_give_the_full_rank() -> None:
 
 
 def test_only_measured_clients_with_held_out_items_are_reported() -> None:
-    scores = measured(Protocol(ranking="full"), [[0, 1, 2]]).per_client([30, 1])
+    scores = rank_scores(measured(Protocol(ranking="full"), [[0, 1, 2]]), [30, 1])
 
     assert set(scores) == {"hr@30", "ndcg@30", "hr@1", "ndcg@1"}
-    assert scores["hr@30"].tolist() == [1.0, 1.0]  # clients 0 and 2
+    assert scores["hr@30"].each.tolist() == [1.0, 1.0]  # clients 0 and 2
 
 
 def test_given_candidates_are_used_as_they_are() -> None:

@@ -10,7 +10,8 @@ from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.channels.plain import Plain
 from privfed.data.load import DataSettings, load
-from privfed.evaluation import Protocol
+from privfed.evaluation.judge import task_of
+from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import NotApplicable
 from privfed.methods.fcf import FCF
 from privfed.rounds import Outcome, Setup, run
@@ -68,7 +69,7 @@ def test_several_seeds_are_averaged_and_give_the_interval() -> None:
 
 
 def test_utility_is_that_of_the_best_round() -> None:
-    found = figures.utility(OUTCOMES[:1], Protocol(), DRAWS)
+    found = figures.utility(OUTCOMES[:1], DRAWS)
     log = {row["round"]: row for row in OUTCOMES[0].state.log}
     best = log[OUTCOMES[0].state.best.round]
 
@@ -89,9 +90,10 @@ def test_popularity_ranks_by_training_counts_and_nothing_else() -> None:
             offered = [i for i in order if i not in truth(client)][:5]
             hits.append(len(set(wanted) & set(offered)) / len(wanted))
 
-    floor = figures.popular(WORLD, protocol, [0])
+    task = task_of(FCF(), WORLD, protocol, Seeds(0))
+    floor = figures.references([task])
 
-    assert floor["utility.hr@5"] == pytest.approx(sum(hits) / len(hits))
+    assert floor["utility.hr@5"]["popularity"] == pytest.approx(sum(hits) / len(hits))
 
 
 def test_costs_are_per_client_and_round() -> None:

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import Ragged, Shape, World, ragged
-from privfed.evaluation import Protocol, Ranks, ranks
+from privfed.evaluation.marks import means
+from privfed.evaluation.protocol import Protocol
+from privfed.evaluation.ranking import rank_scores, reached
 from privfed.references import popularity, unseen_first
 from privfed.seeds import Seeds
 
@@ -29,20 +30,11 @@ def world_of(frame: pd.DataFrame) -> World:
     return World("frame", Shape(clients, items), train, validation, test)
 
 
-def everybody(world: World) -> Cohort:
-    return cohort_of(world, torch.arange(world.shape.clients))
-
-
 def figures(
     world: World, scores: torch.Tensor, protocol: Protocol, held: Ragged
 ) -> dict[str, float]:
-    cohort = everybody(world)
-    candidates = protocol.candidates(world, Seeds(0))
-    measured = Ranks.none(held)
-    wide = scores.expand(world.shape.clients, -1)
-    measured.put(cohort.clients, ranks(wide, cohort, held, candidates))
-    each = measured.per_client(protocol.at)
-    return {name: float(value.mean()) for name, value in each.items()}
+    marks = reached(world, scores, protocol.candidates(world, Seeds(0)), held)
+    return means([*rank_scores(marks, protocol.at).items()])
 
 
 SMALL = world_of(

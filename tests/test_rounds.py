@@ -15,7 +15,7 @@ from privfed.data.worlds import demo
 from privfed.defenses.dp import DP
 from privfed.defenses.gaussian import Gaussian
 from privfed.errors import PrivfedError, SettingsError
-from privfed.evaluation import Protocol
+from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Attack, Defense, NotApplicable, State
 from privfed.machine import Machine
 from privfed.messages import Total
@@ -86,7 +86,7 @@ def everything(outcome: Outcome) -> dict[str, object]:
     found |= {f"model {n}": v for n, v in state.model.items()}
     found |= {f"private {n}": v for n, v in state.private.items()}
     for kind in ("validation", "test", "best_test"):
-        found[kind] = getattr(state, kind).rank
+        found[kind] = getattr(state, kind).value
     for name, guess in outcome.guesses.items():
         assert isinstance(guess, Guess)
         found[f"guess {name}"] = torch.cat(
@@ -237,7 +237,7 @@ def test_the_best_round_is_the_one_validation_chose() -> None:
     assert state.best.value == max(seen)
     assert state.best.round == 1 + seen.index(max(seen))
     stopped = run(replace(asked, rounds=state.best.round), ONE).state
-    assert torch.equal(state.best_test.rank, stopped.test.rank)
+    assert torch.equal(state.best_test.value, stopped.test.value)
 
 
 @pytest.mark.parametrize("method", [FCF(width=16), FedNCF(width=16)], ids=name)
@@ -262,7 +262,7 @@ def test_clients_without_data_take_no_part_and_are_still_served() -> None:
     outcome = run(setup(METHODS[0], world=of, attacks={}), ONE)
 
     assert outcome.state.costs.uploads == 2 * 3
-    assert (outcome.state.test.rank > 0).all()
+    assert (outcome.state.test.value < torch.inf).all()
 
 
 def test_two_ways_of_private_training_exclude_each_other() -> None:

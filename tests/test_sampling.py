@@ -10,13 +10,15 @@ from torch import Tensor
 
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
+from tests.worlds import world
 
 SEEDS = Seeds(4)
-PEOPLE = torch.arange(0, 60, 2)  # thirty clients
+WORLD = world([[] if c % 2 else list(range(1 + c % 5)) for c in range(60)], 9)
+PEOPLE = WORLD.eligible  # thirty clients, 0, 2, ...
 
 
 def rounds_of(sampling: Sampling, count: int, of: Tensor = PEOPLE) -> list[Tensor]:
-    return [sampling.cohort(r, of, SEEDS) for r in range(count)]
+    return [sampling.clients(r, of, SEEDS) for r in range(count)]
 
 
 def test_all_takes_everyone() -> None:
@@ -51,7 +53,7 @@ def test_with_rest_nobody_is_taken_twice_running(
     people: int, count: int, seed: int
 ) -> None:
     sampling, eligible = Sampling("uniform", count, rest=True), torch.arange(people)
-    cohorts = [sampling.cohort(r, eligible, Seeds(seed)) for r in range(5)]
+    cohorts = [sampling.clients(r, eligible, Seeds(seed)) for r in range(5)]
 
     for before, after in pairwise(cohorts):
         assert len(after) == min(count, people)
@@ -77,20 +79,55 @@ def test_participations_is_the_most_of_any_client(
     seen = rounds_of(sampling, rounds)
     most = int(torch.bincount(torch.cat(seen)).max()) if seen else 0
 
-    assert sampling.participations(rounds, PEOPLE, SEEDS) == most
+    assert sampling.participations(rounds, WORLD, SEEDS) == most
 
 
 def test_a_schedule_is_a_function_of_the_seed() -> None:
     sampling = Sampling("uniform", 10)
 
     assert torch.equal(
-        sampling.cohort(3, PEOPLE, SEEDS), sampling.cohort(3, PEOPLE, Seeds(4))
+        sampling.clients(3, PEOPLE, SEEDS), sampling.clients(3, PEOPLE, Seeds(4))
     )
     assert not torch.equal(
-        sampling.cohort(3, PEOPLE, SEEDS), sampling.cohort(3, PEOPLE, Seeds(5))
+        sampling.clients(3, PEOPLE, SEEDS), sampling.clients(3, PEOPLE, Seeds(5))
     )
 
 
 def test_a_round_needs_somebody() -> None:
     with pytest.raises(ValueError, match="clients_per_round must be at least 1, got 0"):
         Sampling("uniform", 0)
+
+
+def test_interactions_are_served_once_an_epoch_with_their_clients() -> None:
+    sampling = Sampling("interactions", interactions_per_round=7)
+    count = len(WORLD.train.item)
+    epoch = -(-count // 7)
+    first, second = (
+        [sampling.cohort(r + start, WORLD, SEEDS) for r in range(epoch)]
+        for start in (0, epoch)
+    )
+
+    for turn in (first, second):
+        pairs = sorted(
+            (int(c.clients[s]), int(i))
+            for c in turn
+            for s, i in zip(c.sender, c.item, strict=True)
+        )
+        everything = zip(WORLD.train.owner, WORLD.train.item, strict=True)
+        assert pairs == sorted((int(u), int(i)) for u, i in everything)
+        assert [len(c.item) for c in turn[:-1]] == [7] * (epoch - 1)
+        for cohort in turn:
+            assert torch.equal(cohort.clients, torch.unique(cohort.clients))
+            assert torch.equal(cohort.sender, cohort.sender.sort().values)
+    assert [c.item.tolist() for c in first] != [c.item.tolist() for c in second]
+
+
+@given(st.integers(1, 200), st.integers(1, 40))
+def test_participations_by_interactions_are_never_told_too_few(
+    size: int, rounds: int
+) -> None:
+    sampling = Sampling("interactions", interactions_per_round=size)
+    seen = [sampling.cohort(r, WORLD, SEEDS).clients for r in range(rounds)]
+    most = int(torch.bincount(torch.cat(seen)).max())
+
+    assert most <= sampling.participations(rounds, WORLD, SEEDS) <= rounds

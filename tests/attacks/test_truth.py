@@ -50,6 +50,8 @@ def test_a_view_holds_uploads_numbers_and_tensors_only() -> None:
         "dense",
         "weight",
         "clients",
+        "users",
+        "rest",
     }
 
 

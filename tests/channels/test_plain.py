@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from privfed.channels.plain import Plain
 from privfed.data.world import Shape
-from privfed.messages import Rows, Total, Uploads
+from privfed.messages import Rows, Total, Uploads, join
 from privfed.views import ItemsView, RoundView, TotalView, UploadsView
 
 ITEMS, WIDTH = 7, 3
@@ -33,6 +33,8 @@ def uploads(seed: int, clients: int, weighted: bool, share: float = 0.5) -> Uplo
         {"items": Rows(sender, item, value)},
         dense,
         weight if weighted else None,
+        users={"users": torch.randn(clients, WIDTH, generator=rng)},
+        rest={"users": torch.rand(clients, generator=rng)},
     )
 
 
@@ -48,6 +50,8 @@ def some(of: Uploads, clients: Sequence[int]) -> Uploads:
         {"items": Rows(torch.cat(sender), rows.item[index], rows.value[index])},
         {n: v[choice] for n, v in of.dense.items()},
         None if of.weight is None else of.weight[choice],
+        users={n: v[choice] for n, v in of.users.items()},
+        rest={n: v[choice] for n, v in of.rest.items()},
     )
 
 
@@ -60,7 +64,13 @@ def carry(*shards: Uploads) -> Total:
 
 
 def everything(total: Total) -> dict[str, Tensor]:
-    return {**total.tables, **total.dense, "senders": total.senders["items"].float()}
+    return {
+        **total.tables,
+        **total.dense,
+        **total.users,
+        "rest": total.rest["users"],
+        "senders": total.senders["items"].float(),
+    }
 
 
 @given(seed=st.integers(0, 200), clients=st.integers(1, 12), weighted=st.booleans())
@@ -94,6 +104,14 @@ def test_the_total_is_the_loop_over_clients(
     torch.testing.assert_close(
         total.dense["layer.weight"].double(), matrix, rtol=1e-5, atol=1e-4
     )
+    own = torch.zeros(20, WIDTH, dtype=torch.float64)
+    rest = 0.0
+    for c in range(clients):
+        weight = 1.0 if sent.weight is None else float(sent.weight[c])
+        own[sent.clients[c]] += weight * sent.users["users"][c].double()
+        rest += weight * float(sent.rest["users"][c])
+    torch.testing.assert_close(total.users["users"].double(), own)
+    assert abs(float(total.rest["users"]) - rest) < 1e-4 * (1 + rest)
     assert torch.equal(total.senders["items"], senders)
     assert total.weight == weight_sum
     assert total.clients == clients
@@ -180,6 +198,33 @@ def test_bytes_are_counted_by_client_with_the_shorter_encoding() -> None:
 
     sparse, whole, fixed = 2 * (4 + 4 * WIDTH), ITEMS * 4 * WIDTH, 5 * 4 + 4
     assert view.bytes_up.tolist() == [sparse + fixed, whole + fixed, fixed]
+
+
+def test_a_table_that_shrank_is_sent_whole() -> None:
+    rows = {"items": Rows(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, WIDTH))}
+    own = {"users": torch.zeros(2, WIDTH)}
+    some_rows = Uploads(torch.arange(2), rows, users=own)
+    shrunk = {"items": torch.ones(2), "users": torch.ones(2)}
+    all_rows = Uploads(torch.arange(2), rows, users=own, rest=shrunk)
+
+    row = 4 * WIDTH
+    assert some_rows.bytes_up(SHAPE).tolist() == [4 + row + row, row]
+    assert all_rows.bytes_up(SHAPE).tolist() == [(ITEMS + 20) * row] * 2
+
+
+@given(seed=st.integers(0, 200), weighted=st.booleans(), cut=st.integers(1, 9))
+def test_joined_shards_are_the_whole(seed: int, weighted: bool, cut: int) -> None:
+    sent = uploads(seed, 10, weighted)
+    joined = join([some(sent, range(cut)), some(sent, range(cut, 10))])
+
+    assert torch.equal(joined.clients, sent.clients)
+    for name in ("sender", "item", "value"):
+        one, other = (getattr(u.rows["items"], name) for u in (joined, sent))
+        assert torch.equal(one, other)
+    for kind in ("dense", "users", "rest"):
+        for name, value in getattr(sent, kind).items():
+            assert torch.equal(getattr(joined, kind)[name], value)
+    assert (joined.weight is None) == (sent.weight is None)
 
 
 def test_sending_changes_no_upload() -> None:

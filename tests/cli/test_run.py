@@ -37,7 +37,8 @@ def test_run_alone_is_a_complete_sentence(
 def test_every_option_reaches_its_setting(experiment: Experiment) -> None:
     words = """run --method fedmr:backbone=fcf --defense dp:epsilon=4 --defense gaussian
         --attack sign-pc --data here.csv --format table --split ratio
-        --features title=tfidf --features given --explicit --rounds 7 --patience 3
+        --features title=tfidf --features given --support 0.5 --query 0.1
+        --rounds 7 --patience 3 --interactions-per-round 32
         --sampling uniform --clients-per-round 9 --rest --ranking full
         --negatives-eval 50 --at 3,7 --seed 5 --seeds 2 --device cpu --memory 3GiB
         --workers 1 --out there --checkpoint-every 4 --resume --quiet"""
@@ -54,9 +55,15 @@ def test_every_option_reaches_its_setting(experiment: Experiment) -> None:
                 "format": "table",
                 "split": "ratio",
                 "features": ["title=tfidf", "given"],
-                "explicit": True,
+                "support": 0.5,
+                "query": 0.1,
             },
-            "sampling": {"kind": "uniform", "clients_per_round": 9, "rest": True},
+            "sampling": {
+                "kind": "uniform",
+                "clients_per_round": 9,
+                "interactions_per_round": 32,
+                "rest": True,
+            },
             "protocol": {"ranking": "full", "negatives": 50, "at": [3, 7]},
             "machine": {"device": "cpu", "memory": 3 * 2**30, "workers": 1},
             "rounds": 7,

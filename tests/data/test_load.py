@@ -91,13 +91,20 @@ def test_features_change_the_fingerprint() -> None:
     assert len({world.fingerprint, ones.fingerprint, twos.fingerprint}) == 3
 
 
-def test_explicit_labels_are_ratings(tmp_path: Path) -> None:
+def test_the_task_decides_labels_and_split(tmp_path: Path) -> None:
     rows = [f"a,{n},{n},{n}" for n in range(1, 5)]
     path = log(tmp_path / "r.csv", "user,item,rating,time", *rows)
 
-    assert load(DataSettings(path, explicit=True)).world.test.label.tolist() == [4.0]
+    rated = load(DataSettings(path, split="leave-one-out"), "rating")
+    assert rated.world.task == "rating"
+    assert rated.world.test.label.tolist() == [4.0]
+    assert load(DataSettings(path), "rating").split == "80/10/10 by user"
+    assert load(DataSettings(path)).world.test.label.tolist() == [1.0]
+    bare = log(tmp_path / "b.csv", "user,item", "a,1", "a,2", "a,3")
     with pytest.raises(DataError, match="no ratings"):
-        load(DataSettings(explicit=True))
+        load(DataSettings(bare), "rating")
+    with pytest.raises(DataError, match="--split clients is for methods"):
+        load(DataSettings(path, split="clients"))
 
 
 def test_remarks_tell_what_weakens_a_result(tmp_path: Path) -> None:

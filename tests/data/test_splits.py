@@ -187,24 +187,23 @@ def test_given_follows_the_source() -> None:
     assert pairs(world.test) == [(0, 0)]
 
 
-def test_given_needs_a_split_and_explicit_needs_ratings() -> None:
+def test_given_needs_a_split_and_rating_needs_ratings() -> None:
     data = interactions([[1, 2, 3]])
     bare = Interactions("bare", 1, 3, data.user, data.item)
 
     with pytest.raises(DataError, match="fixes no split; choose leave-one-out"):
         splits.given(bare)
-    with pytest.raises(DataError, match="no ratings to predict; leave explicit out"):
-        splits.leave_one_out(bare, explicit=True)
+    with pytest.raises(DataError, match="no ratings to predict; choose a method"):
+        splits.leave_one_out(bare, "rating")
 
 
-def test_labels_are_ratings_only_where_explicit() -> None:
+def test_labels_are_ratings_only_where_these_are_the_task() -> None:
     data = interactions([[1, 2, 3, 4]])
 
-    ratings = splits.leave_one_out(data, explicit=True)
+    ratings = splits.leave_one_out(data, "rating")
     ones = splits.leave_one_out(data)
 
-    assert ratings.explicit
-    assert not ones.explicit
+    assert (ratings.task, ones.task) == ("rating", "ranking")
     assert ratings.test.label.tolist() == [4.0]
     assert ones.train.label.tolist() == [1.0, 1.0]
     assert ratings.fingerprint != ones.fingerprint

@@ -321,7 +321,7 @@ def test_an_upload_under_dp_shows_neither_support_nor_size() -> None:
     assert rows.sender.tolist() == [c for c in range(3) for _ in range(60)]
     assert rows.item.tolist() == list(range(60)) * 3
     assert rows.value.all(1).all()
-    assert len(set(up.bytes_up(60).tolist())) == 1
+    assert len(set(up.bytes_up(of.shape).tolist())) == 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 7])

@@ -133,11 +133,6 @@ def test_the_local_view_scores_with_the_rows_a_client_trained() -> None:
     assert not torch.equal(local, plain)
 
 
-@pytest.mark.parametrize(("interactions", "steps"), [(0, 0), (1, 3), (4, 3), (5, 6)])
-def test_steps_counts_a_clients_own_batches(interactions: int, steps: int) -> None:
-    assert FedAvg(epochs=3, batch=20, negatives=4).steps(interactions) == steps
-
-
 def test_fedmrs_router_ignores_what_a_client_did_not_interact_with() -> None:
     """Scores move with the features of the client's own items through the mixture."""
     of = uneven((3, 5))

@@ -101,6 +101,6 @@ def test_intervals_refuse_what_they_cannot_cover() -> None:
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
 def test_confidence_is_a_share(confidence: float) -> None:
     with pytest.raises(ValueError, match="confidence"):
-        bootstrap(torch.rand(5), STREAM, confidence)
+        bootstrap(torch.rand(5), STREAM, confidence=confidence)
     with pytest.raises(ValueError, match="confidence"):
         over_seeds([0.1, 0.2], confidence)

@@ -54,7 +54,9 @@ def busy(clients: int, items: int, share: float) -> World:
 
 def met_by(source: World, client: int) -> set[int]:
     parts = (source.train, source.validation, source.test)
-    return {int(item) for part in parts for item in part.of(torch.tensor([client]))[1]}
+    return {
+        int(item) for part in parts for item in part.of(torch.tensor([client])).item
+    }
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 0.85])
