@@ -23,8 +23,9 @@ Examples:
 @click.argument("what", required=False, metavar="[KIND|NAME]")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def list_parts(what: str | None, as_json: bool) -> None:
-    """List the methods, defenses, channels, attacks and encoders there are; those
-    of one KIND (`defenses`); or the settings of one part (`dp`), with defaults.
+    """List the methods, defenses, channels, attacks and encoders there are; what
+    those of one KIND (`defenses`) do and who sees what; or the settings of one part
+    (`dp`), with defaults.
     """
     kind = next((k for k in KINDS if what in (k, f"{k}s")), None)
     if what is not None and kind is None:
@@ -32,8 +33,11 @@ def list_parts(what: str | None, as_json: bool) -> None:
         facts = _facts(kind, name)
         _show(facts, _one(facts), as_json)
         return
-    found = {k: entries(k) for k in ([kind] if kind else KINDS)}
-    plain = {f"{k}s": {n: e.help for n, e in rows.items()} for k, rows in found.items()}
+    if kind is not None:
+        every = {name: _said(kind, name) for name in entries(kind)}
+        _show({f"{kind}s": every}, _each(kind, every), as_json)
+        return
+    plain = {f"{k}s": {n: e.help for n, e in entries(k).items()} for k in KINDS}
     _show(plain, _all(plain), as_json)
 
 
@@ -53,13 +57,11 @@ def _facts(kind: Kind, name: str) -> dict[str, Any]:
 
     _, entry = lookup(kind, name)
     cls = find(kind, name)
-    told = {word: getattr(cls, word, None) for word in _SAYS}
     defaults = plain(build(cls, entry.preset, f"{kind} {name}"))
     return {
         "kind": kind,
         "name": name,
-        "help": entry.help,
-        **{word: value for word, value in told.items() if isinstance(value, str)},
+        **_said(kind, name),
         "settings": {
             key: {"default": defaults.get(key), "type": _type(hint)}
             for key, hint in settings(cls).items()
@@ -67,7 +69,25 @@ def _facts(kind: Kind, name: str) -> dict[str, Any]:
     }
 
 
-_SAYS = ("keeps", "sends", "hides", "does_not_hide", "cost", "recovers", "paper")
+def _said(kind: Kind, name: str) -> dict[str, str]:
+    """What a part says of itself, in words."""
+    cls = find(kind, name)
+    told = {word: getattr(cls, word, None) for word in _SAYS}
+    words = {word: value for word, value in told.items() if isinstance(value, str)}
+    return {"help": lookup(kind, name)[1].help, **words}
+
+
+_SAYS = (
+    "task",
+    "keeps",
+    "sends",
+    "needs",
+    "hides",
+    "does_not_hide",
+    "cost",
+    "recovers",
+    "paper",
+)
 
 
 def _type(hint: Any) -> str:
@@ -98,14 +118,37 @@ def _all(plain: dict[str, dict[str, str]]) -> "RenderableType":
     return table
 
 
+def _each(kind: Kind, every: dict[str, dict[str, str]]) -> "RenderableType":
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.text import Text
+
+    shown: list[RenderableType] = [Text(f"{kind}s", style="bold")]
+    for name, said in every.items():
+        title = Text(name, style="bold").append(f": {said['help']}", style="not bold")
+        shown += ["", title, Padding(_words(said), (0, 0, 0, 2))]
+    return Group(*shown)
+
+
+def _words(said: dict[str, Any]) -> "RenderableType":
+    from rich.table import Table
+    from rich.text import Text
+
+    told = Table.grid(padding=(0, 2))
+    for word in (word for word in _SAYS if word in said):
+        told.add_row(_TITLES.get(word, word.replace("_", " ")), Text(said[word]))
+    return told
+
+
+_TITLES = {"keeps": "stays on the device", "sends": "uploads", "needs": "server needs"}
+
+
 def _one(facts: dict[str, Any]) -> "RenderableType":
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    said = Table.grid(padding=(0, 2))
-    for word in (word for word in _SAYS if word in facts):
-        said.add_row(word.replace("_", " "), Text(facts[word]))
+    said = _words(facts)
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("setting", "default", "values"):
         table.add_column(heading)

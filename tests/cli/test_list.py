@@ -26,7 +26,21 @@ def test_list_of_a_kind_holds_that_kind_only(capsys: Capture, word: str) -> None
     assert main(["list", word, "--json"]) == 0
 
     told = json.loads(capsys.readouterr().out)
-    assert told == {"defenses": {n: e.help for n, e in BUILT_IN["defense"].items()}}
+    assert list(told) == ["defenses"]
+    helps = {name: said["help"] for name, said in told["defenses"].items()}
+    assert helps == {n: e.help for n, e in BUILT_IN["defense"].items()}
+
+
+def test_methods_say_who_sees_what(capsys: Capture) -> None:
+    main(["list", "methods"])
+    words = capsys.readouterr().out
+    main(["list", "methods", "--json"])
+    methods = json.loads(capsys.readouterr().out)["methods"]
+
+    for word in ("task", "stays on the device", "uploads", "server needs", "paper"):
+        assert words.count(f"  {word}  ") == len(methods)
+    for said in methods.values():
+        assert {"task", "keeps", "sends", "needs", "paper", "help"} == set(said)
 
 
 def test_list_of_a_part_shows_its_settings(capsys: Capture) -> None:
