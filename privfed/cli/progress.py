@@ -38,7 +38,6 @@ class Line:
         )
 
     def __enter__(self) -> Report:
-        self._progress.start()
         return self._report
 
     def __exit__(
@@ -47,13 +46,16 @@ class Line:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if not self._tasks:
+            return  # nothing was begun, so nothing is shown
         self._progress.stop()
-        if self._tasks and not self._progress.console.is_terminal:
+        if not self._progress.console.is_terminal:
             self._progress.console.print()  # the last line has no end of its own there
 
     def _report(
         self, seed: int, round: int, rounds: int, figures: Mapping[str, float]
     ) -> None:
+        self._progress.start()  # does nothing from the second time on
         if seed not in self._tasks:
             many = len(self._range) > 1
             words = f"seed {seed} of {self._range[-1]}" if many else "rounds"

@@ -35,7 +35,8 @@ def _heading(result: Result) -> RenderableType:
     told.add_row(Text("defense"), Text(", ".join(result.defenses) or "none", "bold"))
     told.add_row(Text("data"), Text(_data(result.data)))
     told.add_row(Text("protocol"), Text(result.protocol))
-    told.add_row(Text("seeds"), Text(", ".join(map(str, result.seeds))))
+    word = "seed" if len(result.seeds) == 1 else "seeds"
+    told.add_row(Text(word), Text(", ".join(map(str, result.seeds))))
     return told
 
 
