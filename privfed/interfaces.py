@@ -291,6 +291,7 @@ class Attack(ABC):
     sees: ClassVar[tuple[type[View], ...]]
     knows: ClassVar[Knowledge] = Knowledge()
     recovers: ClassVar[str] = "interacted items"
+    tasks: ClassVar[tuple[Task, ...]] = ("ranking", "rating", "choice")
     paper: ClassVar[str]
 
     @abstractmethod

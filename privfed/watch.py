@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
-from privfed.data.world import World
+from privfed.data.world import Task, World
 from privfed.interfaces import Attack, NotApplicable, State
 from privfed.seeds import Seeds
 from privfed.views import Guess, Prior, View
@@ -34,7 +34,7 @@ class Watch:
         refused = {
             name: reason
             for name, attack in attacks.items()
-            if (reason := _refusal(attack, given))
+            if (reason := _refusal(attack, given, world.task))
         }
         return cls(attacks, priors, refused)
 
@@ -73,7 +73,12 @@ def narrow(view: View, kind: type[View]) -> View:
     return kind(**{f.name: getattr(view, f.name) for f in fields(kind)})
 
 
-def _refusal(attack: Attack, given: Sequence[type[View]]) -> NotApplicable | None:
+def _refusal(
+    attack: Attack, given: Sequence[type[View]], task: Task
+) -> NotApplicable | None:
+    if task not in attack.tasks:
+        meant = " and ".join(attack.tasks)
+        return NotApplicable(f"reads uploads of {meant} methods; this run's is {task}")
     if any(issubclass(shown, seen) for shown in given for seen in attack.sees):
         return None
     needs = " or ".join(seen.__name__ for seen in attack.sees)

@@ -1,5 +1,6 @@
 """The federated loop: what may change a result, and what may not."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -9,6 +10,7 @@ from torch import Tensor
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.channels.plain import Plain
+from privfed.data.cohort import Cohort
 from privfed.data.splits import leave_one_out
 from privfed.data.world import Shape, World
 from privfed.data.worlds import demo
@@ -16,9 +18,20 @@ from privfed.defenses.dp import DP
 from privfed.defenses.gaussian import Gaussian
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation.protocol import Protocol
-from privfed.interfaces import Attack, Defense, NotApplicable, State
+from privfed.interfaces import (
+    Attack,
+    Defense,
+    FromUploads,
+    Invites,
+    NotApplicable,
+    Ranker,
+    Round,
+    State,
+    Trained,
+    broadcast,
+)
 from privfed.machine import Machine
-from privfed.messages import Total
+from privfed.messages import Rows, Total, Uploads
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR
@@ -29,7 +42,15 @@ from privfed.methods.pfedrec import PFedRec
 from privfed.rounds import Outcome, Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds, Stream
-from privfed.views import Guess, ItemsView, Prior, TotalView, UploadsView, View
+from privfed.views import (
+    Guess,
+    ItemsView,
+    ModelView,
+    Prior,
+    TotalView,
+    UploadsView,
+    View,
+)
 from tests.worlds import world
 
 
@@ -320,3 +341,81 @@ def test_only_sampled_clients_upload() -> None:
     seen = outcome.guesses["support"]
     assert isinstance(seen, Guess)
     assert 5 <= len(seen.clients) <= 20
+
+
+@dataclass(frozen=True)
+class Sequential(FromUploads, Ranker):
+    """A server that keeps the mean of the last round's uploads, client by client."""
+
+    negatives: int = 1
+
+    def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
+        return {"server.mean": torch.zeros(2)}, {}
+
+    def train(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        value = torch.stack([cohort.clients, cohort.counts], 1).float()
+        sent = Uploads(cohort.clients, dense={"mean": value})
+        return Trained({}, {}, sent, torch.ones(len(cohort.clients)))
+
+    def learn(self, model: State, uploads: Uploads, stream: Stream) -> State:
+        return {"server.mean": uploads.dense["mean"].mean(0)}
+
+    def score(
+        self,
+        model: State,
+        private: State,
+        cohort: Cohort,
+        local: Mapping[str, Rows] | None = None,
+    ) -> Tensor:
+        return torch.rand(len(cohort.clients), cohort.shape.items)
+
+    def footprint(self, shape: Shape, positives: int) -> int:
+        return 4 * positives + 4
+
+
+def test_a_server_can_learn_from_every_single_upload() -> None:
+    asked = setup(METHODS[0], method=Sequential(), attacks={}, rounds=1)
+    counts = WORLD.train.counts.double()
+    wanted = torch.stack([torch.arange(24.0).mean(), counts.mean()]).float()
+
+    state = run(asked, Machine(workers=1, shard=1)).state
+
+    torch.testing.assert_close(state.model["server.mean"], wanted)
+    assert state.costs.bytes_down == 0  # the server keeps its model to itself
+
+
+def test_a_server_that_needs_single_uploads_must_be_shown_them() -> None:
+    needy = setup(METHODS[0], method=Sequential(), attacks={})
+
+    with pytest.raises(SettingsError, match="single uploads, which this channel hides"):
+        run(replace(needy, channel=Blind()), ONE)
+    with pytest.raises(SettingsError, match="Halves works on the total"):
+        run(replace(needy, defenses=(Halves(),)), ONE)
+    with pytest.raises(SettingsError, match="Sequential has no loss for each"):
+        run(replace(needy, defenses=DEFENSES["dp"]), ONE)
+
+
+def test_what_the_server_keeps_is_shown_to_no_client() -> None:
+    asked = setup(METHODS[0], method=Sequential(), attacks={"it": Sums(ModelView)})
+
+    guess = run(asked, ONE).guesses["it"]
+    assert isinstance(guess, Guess)
+    assert broadcast({"server.mean": torch.ones(1), "items": torch.ones(1)}).keys() == {
+        "items"
+    }
+
+
+@dataclass(frozen=True)
+class Choosy(Sequential, Invites):
+    """Asks for the clients that it saw least of."""
+
+    def invite(self, model: State, eligible: Tensor, stream: Stream) -> Tensor:
+        return eligible[:3] if model["server.mean"][0] == 0 else eligible[-5:]
+
+
+def test_a_method_may_choose_its_clients() -> None:
+    asked = setup(METHODS[0], method=Choosy(), attacks={}, rounds=2)
+
+    assert run(asked, ONE).state.costs.uploads == 3 + 5

@@ -1,6 +1,6 @@
 """Attacks are shown the views they declare, and nothing more of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 
@@ -120,3 +120,17 @@ def test_a_prior_holds_what_the_threat_model_grants() -> None:
     assert torch.equal(priors["sums"].popularity, WORLD.popularity)
     assert set(priors["sums"].features) == {"image", "text"}
     assert priors["ids"].stream != priors["sums"].stream
+
+
+class Ranked(Notes):
+    sees = (TotalView,)
+    tasks = ("ranking",)
+
+
+def test_an_attack_on_another_task_is_not_applicable() -> None:
+    rated = replace(WORLD, task="rating")
+    watch = Watch.of({"it": Ranked()}, [TotalView], rated, 0, Seeds(0))
+
+    assert "reads uploads of ranking methods" in watch.refused["it"].reason
+    assert watch.start() == {}
+    assert not Watch.of({"it": Ranked()}, [TotalView], WORLD, 0, Seeds(0)).refused

@@ -31,6 +31,7 @@ class SignPC(Attack):
     deviations: float = 3.0
 
     sees = (UploadsView,)
+    tasks = ("ranking",)
     knows = Knowledge(popularity=True)
     paper = "sign-PC (this project); iDLG's label rule, Zhao et al., 2020"
 

@@ -18,6 +18,7 @@ class Support(Attack):
     """Interacted-item recovery from the support: claim every item that was sent."""
 
     sees = (ItemsView,)
+    tasks = ("ranking", "rating")
     paper = "folklore"
 
     def start(self, prior: Prior) -> State:
