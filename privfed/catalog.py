@@ -70,6 +70,27 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "privfed.methods.pfedrec:PFedRec",
             "dual personalization: head and item steps take turns",
         ),
+        "fedmf": Entry(
+            "privfed.methods.fedmf:FedMF",
+            "ratings: private user vectors, item gradients added up",
+        ),
+        "fedrec": Entry(
+            "privfed.methods.fedrec:FedRec",
+            "ratings: item gradients hidden among those of virtual ratings",
+        ),
+        "fedrec_pp": Entry(
+            "privfed.methods.fedrec:FedRec",
+            "FedRec whose virtual ratings a denoising client takes out again",
+            {"denoise": True},
+        ),
+        "fcf_original": Entry(
+            "privfed.methods.fcf_original:FCFOriginal",
+            "collaborative filtering with users solved for in closed form",
+        ),
+        "bpr": Entry(
+            "privfed.methods.bpr:BPR",
+            "pairwise ranking: the item rows' clipped gradients added up",
+        ),
         "fedrap": Entry(
             "privfed.methods.fedrap:FedRAP",
             "a shared item table plus a private one on each device",
@@ -90,6 +111,10 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "plain": Entry(
             "privfed.channels.plain:Plain",
             "uploads in the clear: the server reads every one",
+        ),
+        "denoiser": Entry(
+            "privfed.channels.denoiser:Denoiser",
+            "in the clear; FedRec++'s virtual ratings go to a client that sums them",
         ),
     },
     "attack": {

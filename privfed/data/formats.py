@@ -13,5 +13,6 @@ FORMATS: Mapping[str, str] = {
     "steam-200k": "Steam purchases: steam-200k.csv, or game_purchase.dat",
     "amazon": "comma-separated user,item,rating,timestamp without a header",
     "plays": "Shakespeare's plays by line: a speaking role is a user, a word an item",
+    "completejourney": "a year of shopping, parquet: stores (or products, categories)",
     "table": "csv, tsv or parquet with header: user, item [, rating, timestamp, split]",
 }

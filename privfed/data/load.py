@@ -21,15 +21,16 @@ from privfed.errors import DataMissing
 
 Split = Literal["auto", "leave-one-out", "warm", "ratio", "given", "clients"]
 DEMO = "demo"
+USAGE = "usage"
 
 
 @dataclass(frozen=True)
 class DataSettings:
     """Which data, how it is read, split and described by features.
 
-    ``data`` is ``demo``, a name of the catalog (``privfed data list``), a folder
-    of PRIVFED_DATA or a path. ``format`` is a reader's name, with options after a
-    colon. ``split`` ``auto`` takes the source's own split, else what suits the
+    ``data`` is ``demo``, ``usage`` (a generated log of choices), a name of the catalog
+    (``privfed data list``), a folder of PRIVFED_DATA or a path. ``format`` is a
+    reader's name, with options after a colon. ``split`` ``auto`` takes the source's own split, else what suits the
     method's task: leave one out by time, or a ratio for ratings and where nothing is
     dated, or ``clients`` for choices, where others train than test; ``warm`` is leave
     one out of items that somebody else trains on. A client that tests adapts to the
@@ -60,11 +61,11 @@ def load(
 
     Raises DataMissing or DataError with the mend.
     """
-    data = interactions(settings, cache)
+    data, told = _for_task(interactions(settings, cache), settings, task)
     world, words = _split(data, settings, task)
     features = _features(data, settings, cache)
     world = with_features(world, features)
-    return Source(world, words, remarks(data, world, features))
+    return Source(world, words, told + remarks(data, world, features))
 
 
 def interactions(settings: DataSettings, cache: Path | None = None) -> Interactions:
@@ -73,10 +74,32 @@ def interactions(settings: DataSettings, cache: Path | None = None) -> Interacti
         from privfed.data.worlds import demo
 
         return demo(settings.seed)
+    if settings.data == USAGE:
+        from privfed.data.usage import usage
+
+        return usage(settings.seed)
     from privfed.data.readers import read
 
     data = read(locate(settings.data, cache), settings.format)
     return replace(data, name=settings.data) if settings.data in DATASETS else data
+
+
+def _for_task(
+    data: Interactions, settings: DataSettings, task: Task
+) -> tuple[Interactions, tuple[str, ...]]:
+    """The data as a task needs it, and what a reader should know of the change.
+
+    The demo has nothing that clients come back to: of choices, the generated log of
+    usage is the demo.
+    """
+    if task != "choice":
+        return data, ()
+    from privfed.data.choices import choice_records
+    from privfed.data.usage import usage
+
+    if settings.data == DEMO:
+        return replace(usage(settings.seed), name=DEMO), ()
+    return choice_records(data)
 
 
 def locate(data: str, cache: Path | None = None) -> Path:
@@ -93,7 +116,7 @@ def locate(data: str, cache: Path | None = None) -> Path:
             return path
     if data in DATASETS:
         raise DataMissing(f"{data} is not here; run: privfed data get {data}")
-    close = get_close_matches(data, (DEMO, *DATASETS), n=1)
+    close = get_close_matches(data, (DEMO, USAGE, *DATASETS), n=1)
     hint = f"did you mean '{close[0]}'?" if close else "check the path"
     raise DataMissing(f"data: no file, folder or known name '{data}'; {hint}")
 

@@ -31,6 +31,7 @@ def _folder(folder: Path) -> str:
         ("tsv", bool(tsv.split_files(folder))),
         ("steam-200k", "steam-200k.csv" in names or bool(purchases_folder(folder))),
         ("plays", "shakespeare.txt" in names),
+        ("completejourney", "transactions.parquet" in names),
         ("adjacency", bool(adjacency.split_files(folder))),
         ("table", len(tables) == 1),
     )
