@@ -175,7 +175,7 @@ def _notes(
     told += [
         f"{one.name} is granted {_granted(one.part)}"
         for one in settings.attack
-        if _granted(one.part)
+        if _granted(one.part) and one.name not in result.not_applicable
     ]
     told += _floors(outcomes[0].task, result)
     return told + list(source.notes)

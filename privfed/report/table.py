@@ -31,6 +31,8 @@ def render(result: Result) -> RenderableType:
 
 def _heading(result: Result) -> RenderableType:
     told = Table.grid(padding=(0, 2))
+    told.add_column()
+    told.add_column(overflow="fold")
     told.add_row(Text("method"), Text(result.method, style="bold"))
     told.add_row(Text("defense"), Text(", ".join(result.defenses) or "none", "bold"))
     told.add_row(Text("data"), Text(_data(result.data)))
