@@ -42,6 +42,23 @@ _RELEASED = {
     "negatives_pool": "items_in_train",
 }
 
+_FEDAVG_META = {"local_rate": 0.01, "batch": 50}  # where the algorithm is FedAvg
+_FEDMETA = {"inner_rate": 0.5, "adapt_steps": 20, "outer_rate": 0.02, **_FEDAVG_META}
+
+_NEURAL = {"learning_rate": 0.05}
+_NEURAL_MEAN = {**_NEURAL, "user_rows": "own"}  # the mean of one row would stand still
+
+_METAMF_AT = "privfed.methods.metamf:MetaMF"
+_METAMF = {  # the smallest scale of its paper's Table 4; two hidden units may both die
+    "width": 8,
+    "layer": 4,
+    "low": 4,
+    "collaborative": 32,
+    "hidden": 128,
+    "learning_rate": 0.015,
+    "batch": 8,
+}
+
 BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     "method": {
         "fedmr": Entry(
@@ -66,6 +83,10 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "neural collaborative filtering with a shared network",
             _FEDNCF,
         ),
+        "fedncf_federeco": Entry(
+            "privfed.methods.federeco:Federeco",
+            "NeuMF by local AdamW, everything averaged, users' rows included",
+        ),
         "pfedrec": Entry(
             "privfed.methods.pfedrec:PFedRec",
             "dual personalization: head and item steps take turns",
@@ -73,6 +94,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "fedmf": Entry(
             "privfed.methods.fedmf:FedMF",
             "ratings: private user vectors, item gradients added up",
+            {"width": 20, "learning_rate": 3e-4, "start": 0.4, "start_spread": 0.1},
         ),
         "fedrec": Entry(
             "privfed.methods.fedrec:FedRec",
@@ -90,11 +112,55 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "bpr": Entry(
             "privfed.methods.bpr:BPR",
             "pairwise ranking: the item rows' clipped gradients added up",
+            {"learning_rate": 0.03},
+        ),
+        "metamf": Entry(
+            _METAMF_AT, "ratings: the server generates each client's own model", _METAMF
+        ),
+        "metamf_si": Entry(
+            _METAMF_AT,
+            "MetaMF with one item table shared by all clients",
+            {**_METAMF, "variant": "si"},
+        ),
+        "metamf_sm": Entry(
+            _METAMF_AT,
+            "MetaMF with one prediction network shared by all clients",
+            {**_METAMF, "variant": "sm", "learning_rate": 0.03},
         ),
         "fedrap": Entry(
             "privfed.methods.fedrap:FedRAP",
             "a shared item table plus a private one on each device",
             _FEDRAP,
+        ),
+        "fedmeta": Entry(
+            "privfed.methods.fedmeta:FedMeta",
+            "meta-learning of what is chosen next: MAML, Meta-SGD; and FedAvg",
+            _FEDMETA,
+        ),
+        "fedrec_maml": Entry(
+            "privfed.methods.fedrec_maml:FedRecMAML",
+            "ratings by MAML on an MLP over embeddings",
+            {"outer_rate": 0.02},
+        ),
+        "cali3f": Entry(
+            "privfed.methods.cali3f:Cali3F",
+            "clusters of alike users, each with a calibrated head; delegates train",
+            _NEURAL,
+        ),
+        "fedfast": Entry(
+            "privfed.methods.fedfast:FedFast",
+            "clusters of alike users; delegates train for all of their cluster",
+            _NEURAL,
+        ),
+        "fedavg_neumf": Entry(
+            "privfed.methods.neural_avg:NeuralAvg",
+            "NeuMF averaged by interactions, users' rows included",
+            _NEURAL_MEAN,
+        ),
+        "ditto": Entry(
+            "privfed.methods.ditto:Ditto",
+            "NeuMF averaged, and a personal one on each device, drawn to it",
+            _NEURAL_MEAN,
         ),
     },
     "defense": {

@@ -1,0 +1,39 @@
+"""How centralized references are judged: as runs are, on the same held-out pairs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import cohort_of
+from privfed.data.world import Ragged, World
+from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.protocol import Protocol
+from privfed.evaluation.ranking import rank_scores, ranks
+from privfed.evaluation.task import SCORED
+from privfed.metrics.utility import mae, mse, rmse
+from privfed.seeds import Seeds
+
+
+def ranked(
+    world: World, scores: Tensor, held: Ragged, protocol: Protocol, seed: int
+) -> Mapping[str, float]:
+    """HR@K and NDCG@K of scores (clients, items) on held-out pairs.
+
+    Candidates are those of a run with this seed. Raises ArithmeticError on NaN.
+    """
+    candidates = protocol.candidates(world, Seeds(seed))
+    marks = Marks.none(held)
+    for clients in torch.split(held.counts.nonzero()[:, 0], SCORED):
+        cohort = cohort_of(world, clients)
+        marks.put(clients, ranks(scores[clients], cohort, held, candidates))
+    return means([*rank_scores(marks, protocol.at).items()])
+
+
+def rated(predictions: Tensor, held: Ragged) -> Mapping[str, float]:
+    """MAE, MSE and RMSE of predictions (pairs,) of held-out ratings."""
+    return {
+        "mae": mae(predictions, held.label),
+        "mse": mse(predictions, held.label),
+        "rmse": rmse(predictions, held.label),
+    }

@@ -1,0 +1,145 @@
+"""FedMF: matrix factorization of ratings with private user vectors.
+
+Chai et al., Secure Federated Matrix Factorization, IEEE Intelligent Systems 2020. With
+e = r - <x, y> a client steps x <- x - g (-2 e y + 2 l x) and sends, for each item it
+rated, g (-2 e x + 2 l y), which the server subtracts. Here the upload is what the
+server adds, the same with the other sign. Encryption is a channel's business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
+from privfed.data.world import Pairs, Shape
+from privfed.devices.batches import padded
+from privfed.interfaces import FromTotal, Rater, Round, State, Trained
+from privfed.messages import Total, Uploads
+from privfed.methods.factors import (
+    ITEMS,
+    USERS,
+    Padded,
+    by_client,
+    check,
+    combined,
+    inner,
+    normal_items,
+    normal_users,
+    products,
+    whole,
+)
+from privfed.seeds import Stream
+
+
+@dataclass(frozen=True)
+class FedMF(Rater, FromTotal):
+    """FedMF: ratings as inner products; item gradients go up, the server adds them.
+
+    ``steps="each"`` moves the user vector after every rating, in their order, as the
+    released code does; ``all`` takes one step on the sum. ``reads`` is the user vector
+    in the item gradient: as that step leaves it (the code), or as it was (``old``).
+    ``upload="full"`` sends a zero row for every item that is not rated, which hides
+    the rated ones only under encryption. The numbers of the first vectors are normal
+    around ``start`` with deviation ``start_spread``.
+    """
+
+    width: int = 100
+    learning_rate: float = 1e-3
+    regularization: float = 1e-4
+    steps: Literal["each", "all"] = "each"
+    reads: Literal["new", "old"] = "new"
+    upload: Literal["part", "full"] = "part"
+    start: float = 0.01
+    start_spread: float = 0.0
+
+    keeps = "user vector"
+    sends = "gradient of the item rows rated; with upload=full, zeros for all others"
+    paper = "Chai et al., IEEE Intelligent Systems 2020"
+
+    def __post_init__(self) -> None:
+        check(self, ("width", "learning_rate"), ("regularization", "start_spread"))
+        if self.start == self.start_spread == 0 or not isfinite(self.start):
+            raise ValueError(
+                "start must be finite, and not 0 unless start_spread is positive: from "
+                f"zero vectors no gradient comes, got {self.start}"
+            )
+
+    def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
+        items = normal_items(shape.items, self.width, stream) * self.start_spread
+        users = normal_users(shape.clients, self.width, stream) * self.start_spread
+        return {ITEMS: items + self.start}, {USERS: users + self.start}
+
+    def train(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        data = by_client(cohort)
+        x, table = private[USERS][cohort.clients], model[ITEMS][data.item]
+        move = self._each if self.steps == "each" else self._all
+        after, change, squares = move(x, table, data)
+        clients, items = len(cohort.clients), cohort.shape.items
+        rows = data.rows(change, items)
+        if self.upload == "full":
+            rows = whole(rows, clients, items)
+        scale = {ITEMS: self.learning_rate}
+        uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
+        loss = squares.sum(1) / data.count[:, 0]
+        return Trained({USERS: after}, {}, uploads, loss)
+
+    def _each(
+        self, x: Tensor, table: Tensor, data: Padded
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New user vectors, changes of item rows, and squared errors."""
+        change, squares = torch.zeros_like(table), torch.zeros_like(data.label)
+        for k in range(data.item.shape[1]):
+            y, real = table[:, k], data.real[:, k, None]
+            error = data.label[:, k, None] - inner(x, y[:, None])
+            after = torch.where(real, self._moved(x, error * y), x)
+            used = after if self.reads == "new" else x
+            change[:, k] = self._change(used, error, y)
+            squares[:, k] = (error.square() * real)[:, 0]
+            x = after
+        return x, change, squares
+
+    def _all(
+        self, x: Tensor, table: Tensor, data: Padded
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        error = (data.label - inner(x, table)) * data.real
+        some = data.real.any(1, keepdim=True)
+        after = torch.where(some, self._moved(x, combined(error, table)), x)
+        used = after if self.reads == "new" else x
+        change = self._change(used[:, None], error[..., None], table)
+        return after, change, error.square()
+
+    def _moved(self, x: Tensor, pull: Tensor) -> Tensor:
+        return x - (x * self.regularization - pull) * (2 * self.learning_rate)
+
+    def _change(self, x: Tensor, error: Tensor, y: Tensor) -> Tensor:
+        """What the server is to add to an item's row: minus g times the gradient."""
+        return (error * x - y * self.regularization) * (2 * self.learning_rate)
+
+    def apply(self, model: State, total: Total) -> State:
+        """Add the sum of all changes."""
+        if ITEMS not in total.tables:
+            return model
+        return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
+
+    def predict(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
+    ) -> Tensor:
+        return products(model, private, cohort, pairs)
+
+    def warnings(self) -> Sequence[str]:
+        if self.start_spread > 0 or self.width == 1:
+            return ()
+        return (
+            "all columns start alike and so stay alike: the model has rank one "
+            "whatever its width; start_spread=0.1 gives it all of its rank",
+        )
+
+    def footprint(self, shape: Shape, positives: int) -> int:
+        rows = shape.items if self.upload == "full" else padded(positives, 4)
+        return 4 * self.width * (4 * padded(positives, 4) + 2 * rows)
