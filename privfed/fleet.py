@@ -58,7 +58,8 @@ class Fleet:
             self.method,
             dense=any(defense.sends_every_row() for defense in self.defenses),
         )
-        return [part_of(cohort, at) for at in positions]
+        whole = len(cohort.clients)
+        return [part_of(cohort, at) if len(at) < whole else cohort for at in positions]
 
     def work(self, model: State, private: State, number: int) -> Work:
         """What the devices of a shard do, safe to run in any thread.

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -27,7 +27,7 @@ class Workers:
         def there(x: T) -> R:
             # not once for the thread: what a thread keeps of it until its end may
             # outlive the interpreter, which then aborts
-            with self._device:
+            with _on(self._device):
                 return work(x)
 
         for x in over:
@@ -36,6 +36,11 @@ class Workers:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """The device as the default, at no cost where it is: a mode slows every call."""
+    return nullcontext() if device == torch.get_default_device() else device
 
 
 @contextmanager
@@ -51,7 +56,7 @@ def workers(count: int, device: torch.device) -> Iterator[Workers]:
     one = (1,)
     with ThreadPoolExecutor(count, "privfed", torch.set_num_threads, one) as pool:
         try:
-            with device:
+            with _on(device):
                 yield Workers(pool, count, device)
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -30,11 +30,12 @@ class DataSettings:
 
     ``data`` is ``demo``, ``usage`` (a generated log of choices), a name of the catalog
     (``privfed data list``), a folder of PRIVFED_DATA or a path. ``format`` is a
-    reader's name, with options after a colon. ``split`` ``auto`` takes the source's own split, else what suits the
-    method's task: leave one out by time, or a ratio for ratings and where nothing is
-    dated, or ``clients`` for choices, where others train than test; ``warm`` is leave
-    one out of items that somebody else trains on. A client that tests adapts to the
-    ``support`` share of its records before it is asked for the last ``query`` share.
+    reader's name, with options after a colon. ``split`` ``auto`` takes the source's own
+    split, else what suits the method's task: leave one out by time, or a ratio for
+    ratings and where nothing is dated, or ``clients`` for choices, where others train
+    than test; ``warm`` is leave one out of items that somebody else trains on. A client
+    that tests adapts to the ``support`` share of its records before it is asked for the
+    last ``query`` share.
     ``seed`` draws generated data and the random splits.
     """
 
@@ -144,7 +145,8 @@ def _split(data: Interactions, settings: DataSettings, task: Task) -> tuple[Worl
 def _natural(data: Interactions, task: Task) -> Split:
     if task == "choice":
         return "clients"
-    if data.part is not None:
+    to_rank = data.candidates is not None  # a source's split that holds one item out
+    if data.part is not None and (task == "ranking" or not to_rank):
         return "given"
     return "leave-one-out" if data.time is not None and task == "ranking" else "ratio"
 

@@ -9,6 +9,7 @@ import torch
 from privfed.data.interactions import DataError
 from privfed.data.load import DataSettings, load, locate, with_features
 from privfed.errors import DataMissing
+from tests.data import samples
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +182,11 @@ def test_features_of_the_source_reach_the_world(tmp_path: Path) -> None:
     world = load(DataSettings(str(tmp_path))).world
 
     assert world.features["text"].equal(torch.eye(2, 4))  # padded to whole rows
+
+
+def test_a_split_made_to_rank_is_not_taken_for_ratings(tmp_path: Path) -> None:
+    source = str(samples.ncf(tmp_path))
+
+    assert load(DataSettings(source, features=())).split == "given by the source"
+    rated = load(DataSettings(source, features=()), "rating")
+    assert rated.split == "80/10/10 by user"
