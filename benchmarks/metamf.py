@@ -32,8 +32,8 @@ from privfed.data.load import DataSettings, Split, load
 from privfed.data.world import World
 from privfed.evaluation.protocol import Protocol
 from privfed.machine import Machine
-from privfed.methods.metamf import MetaMF
-from privfed.methods.metamf_theta import Variant, theta
+from privfed.methods.metamf.method import MetaMF
+from privfed.methods.metamf.theta import Variant, theta
 from privfed.rounds import Outcome, Progress, Setup, run
 from privfed.sampling import Sampling
 

@@ -48,7 +48,7 @@ _FEDMETA = {"inner_rate": 0.5, "adapt_steps": 20, "outer_rate": 0.02, **_FEDAVG_
 _NEURAL = {"learning_rate": 0.05}
 _NEURAL_MEAN = {**_NEURAL, "user_rows": "own"}  # the mean of one row would stand still
 
-_METAMF_AT = "privfed.methods.metamf:MetaMF"
+_METAMF_AT = "privfed.methods.metamf.method:MetaMF"
 _METAMF = {  # the smallest scale of its paper's Table 4; two hidden units may both die
     "width": 8,
     "layer": 4,

@@ -20,10 +20,10 @@ from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Round, State, broadcast
 from privfed.machine import Machine
 from privfed.messages import Uploads, join
-from privfed.methods import metamf_server
-from privfed.methods.metamf import MetaMF
-from privfed.methods.metamf_server import generate, item_rows
-from privfed.methods.metamf_theta import (
+from privfed.methods.metamf import server
+from privfed.methods.metamf.method import MetaMF
+from privfed.methods.metamf.server import generate, item_rows
+from privfed.methods.metamf.theta import (
     FIRST,
     HIDDEN,
     ITEMS,
@@ -231,7 +231,7 @@ def test_pieces_of_the_gathered_generator_change_nothing(
     model = begin(of)
     sent = upload(of, model, cohort)
     whole = of.learn(copied(model), sent, SEEDS("server"))
-    monkeypatch.setattr(metamf_server, "AT_ONCE", 3 * of.low * of.hidden)
+    monkeypatch.setattr(server, "AT_ONCE", 3 * of.low * of.hidden)
 
     again = upload(of, model, cohort)
     pieces = of.learn(copied(model), again, SEEDS("server"))

@@ -65,7 +65,9 @@ class Part:
             return torch.zeros(self.size)
         out = torch.randn(self.size, generator=rng, device="cpu")
         for part, (_, std) in zip(
-            out.split([rows for rows, _ in self.blocks]), self.blocks, strict=True
+            torch.split(out, [rows for rows, _ in self.blocks]),
+            self.blocks,
+            strict=True,
         ):
             part.mul_(std)
         return out.to(torch.get_default_device())

@@ -18,15 +18,15 @@ from privfed.data.world import Pairs, Shape
 from privfed.interfaces import FromUploads, Rater, Round, State, Trained
 from privfed.messages import Uploads
 from privfed.methods.factors import check, summed
-from privfed.methods.metamf_device import (
+from privfed.methods.metamf.device import (
     Network,
     Slopes,
     differentiate,
     predict,
     sampled,
 )
-from privfed.methods.metamf_server import AT_ONCE, Arrived, generate, item_rows, through
-from privfed.methods.metamf_theta import ITEMS, LOW, Sizes, Variant, start
+from privfed.methods.metamf.server import AT_ONCE, Arrived, generate, item_rows, through
+from privfed.methods.metamf.theta import ITEMS, LOW, Sizes, Variant, start
 from privfed.methods.outer import adam, clipped
 from privfed.seeds import Stream
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from privfed.interfaces import State
-from privfed.methods.metamf_device import Network
-from privfed.methods.metamf_theta import (
+from privfed.methods.metamf.device import Network
+from privfed.methods.metamf.theta import (
     FIRST,
     HIDDEN,
     ITEMS,
@@ -51,14 +51,13 @@ def generate(model: State, sizes: Sizes, clients: Tensor) -> Generated:
     hidden = _layer(model, HIDDEN, vector).relu()
     items, first, second = _states(hidden, sizes)
     if sizes.variant == "sm":
-        count = len(clients)
-        layers = [model[name].expand(count, -1) for name in (FIRST, SECOND)]
+        one, other = (model[n].expand(len(clients), -1) for n in (FIRST, SECOND))
     else:
-        layers = [_layer(model, FIRST, first), _layer(model, SECOND, second)]
+        one, other = _layer(model, FIRST, first), _layer(model, SECOND, second)
     rise = items.new_zeros(0, sizes.low, sizes.width)
     if sizes.variant != "si":
         rise = _layer(model, RISE, items).view(-1, sizes.low, sizes.width)
-    return Generated(Network.of(*layers, sizes.layer), items, rise)
+    return Generated(Network.of(one, other, sizes.layer), items, rise)
 
 
 def _layer(model: State, name: str, x: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ def _alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     For another number of rows BLAS takes another path, and gives other bits: a
     client's would depend on the shard.
     """
-    blocks = pad(x, (0, 0, 0, -len(x) % BLOCK)).split(BLOCK)
+    blocks = torch.split(pad(x, (0, 0, 0, -len(x) % BLOCK)), BLOCK)
     if bias is None:
         done = [torch.mm(block, weight) for block in blocks]
     else:
@@ -82,7 +81,7 @@ def _alike(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _states(hidden: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor, Tensor]:
     """Hidden states of the item generator and of both layers'; empty where not used."""
     empty = hidden[:, :0]
-    found = hidden.split(sizes.hidden, 1)
+    found = torch.split(hidden, sizes.hidden, 1)
     if sizes.variant == "full":
         return found[0], found[1], found[2]
     if sizes.variant == "si":
@@ -148,16 +147,16 @@ def through(model: State, sizes: Sizes, arrived: Arrived) -> Slopes:
     for name, state, slope in zip(
         (FIRST, SECOND), layers, arrived.network.flat(), strict=True
     ):
-        one, into = _through_layer(model, name, state, slope)
+        one, more = _through_layer(model, name, state, slope)
         found |= one
-        back += into
-    slope = torch.cat(back, 1) * (hidden > 0)
-    into = slope @ weight
+        back += more
+    whole = torch.cat(back, 1) * (hidden > 0)
+    into = whole @ weight
     return {
         USERS: Touched(arrived.clients[order], (into @ model[MEMORY].T)[order]),
         MEMORY: user.T @ into,
-        f"{HIDDEN}.weight": slope.T @ vector,
-        f"{HIDDEN}.bias": slope.sum(0),
+        f"{HIDDEN}.weight": whole.T @ vector,
+        f"{HIDDEN}.bias": whole.sum(0),
         **found,
     }
 

@@ -1,0 +1,1 @@
+"""MetaMF: what its server keeps and generates, and what its devices compute."""
