@@ -17,17 +17,22 @@ def remarks(
     """Honest remarks, none where there is nothing to say."""
     found = (
         _undated(data),
-        _repeated(data),
         _no_validation(world),
-        _not_held_out(world),
-        _leaked(world),
         _cold(world),
         _own_negative(world),
+        *_of_pairs(data, world),
     )
     from privfed.data.features import gaps
 
     said = tuple(f"{data.name}: {remark}" for remark in found if remark)
     return said + gaps(dict(features))
+
+
+def _of_pairs(data: Interactions, world: World) -> tuple[str, ...]:
+    """What matters where a pair is held out once, of everybody: not of choices."""
+    if world.task == "choice":
+        return ()
+    return _repeated(data), _not_held_out(world), _leaked(world)
 
 
 def _undated(data: Interactions) -> str:

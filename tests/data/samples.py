@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 ITEM = "|01-Jan-1995||url|" + "|".join("0001" + "0" * 15)
 COMEDY = "|01-Jan-1995||url|" + "|".join("00000" + "1" + "0" * 13)
@@ -108,6 +109,23 @@ def table(folder: Path) -> Path:
     return folder
 
 
+def journey(folder: Path, when: str = "2017-01-02 10:00:00") -> Path:
+    rows = [
+        (1, 9, 70, 501, when),
+        (1, 9, 70, 502, when),
+        (1, 8, 71, 501, "2017-01-01 09:00:00"),
+        (2, 9, 72, 503, "2017-01-05 12:30:00"),
+    ]
+    names = ("household_id", "store_id", "basket_id", "product_id")
+    frame = pd.DataFrame(rows, columns=[*names, "transaction_timestamp"])
+    if when != "?":
+        frame["transaction_timestamp"] = pd.to_datetime(frame["transaction_timestamp"])
+    frame.to_parquet(folder / "transactions.parquet")
+    products = {"product_id": [501, 502, 503], "product_category": ["A", "A", None]}
+    pd.DataFrame(products).to_parquet(folder / "products.parquet")
+    return folder
+
+
 def write(path: Path, words: str) -> None:
     path.write_bytes(words.encode())
 
@@ -123,5 +141,6 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     "steam-200k": steam,
     "amazon": amazon,
     "plays": plays,
+    "completejourney": journey,
     "table": table,
 }

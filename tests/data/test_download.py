@@ -160,14 +160,18 @@ def test_a_failed_again_leaves_the_old_copy(site: Site, tmp_path: Path) -> None:
 
 
 def test_a_missing_member_is_told(site: Site, tmp_path: Path) -> None:
-    archive = replace(tiny(site)["tiny"].archive, members=("tiny/none",))
+    known = tiny(site)["tiny"].archive
+    assert known is not None
+    archive = replace(known, members=("tiny/none",))
 
     with pytest.raises(DataMissing, match="none"):
         fetch("tiny", tmp_path, datasets=tiny(site, archive=archive))
 
 
 def test_only_http_is_fetched(site: Site, tmp_path: Path) -> None:
-    archive = replace(tiny(site)["tiny"].archive, url="ftp://127.0.0.1/x.zip")
+    known = tiny(site)["tiny"].archive
+    assert known is not None
+    archive = replace(known, url="ftp://127.0.0.1/x.zip")
 
     with pytest.raises(DataMissing):
         fetch("tiny", tmp_path, datasets=tiny(site, archive=archive))

@@ -32,9 +32,20 @@ def read_parquet(path: Path, columns: tuple[Column, ...]) -> pd.DataFrame:
                 f"{path}: no column '{column.source}' among {', '.join(names)[:200]}; "
                 "say which it is"
             )
-    frame = _open(path).read([column.source for column in columns]).to_pandas()
+    frame = _frame(path, [column.source for column in columns])
     typed = {c.name: _typed(path, frame[c.source], c) for c in columns}
     return pd.DataFrame(typed).assign(line=np.arange(1, len(frame) + 1))
+
+
+def _frame(path: Path, names: list[str]) -> pd.DataFrame:
+    file = _open(path)
+    from pyarrow import ArrowException
+
+    try:
+        frame: pd.DataFrame = file.read(names).to_pandas(ignore_metadata=True)
+    except (ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
+        raise _damaged(path, error) from error
+    return frame
 
 
 def _open(path: Path) -> Any:
@@ -45,16 +56,19 @@ def _open(path: Path) -> Any:
         raise MissingExtra("pyarrow", "report", "reading parquet") from error
     try:
         file = ParquetFile(path)
-    except (ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise DataError(
-            f"{path}: damaged parquet ({reason}); fetch it again"
-        ) from error
+        file.schema_arrow.names  # noqa: B018 - damaged names show only when read
+    except (ArrowException, OSError, ValueError) as error:
+        raise _damaged(path, error) from error
     groups = range(file.metadata.num_row_groups)
     size = sum(file.metadata.row_group(at).total_byte_size for at in groups)
     if size > MAX_BYTES or file.metadata.num_rows > MAX_ROWS:
         raise DataError(f"{path}: larger than 2 GiB unpacked; split it")
     return file
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
+    return DataError(f"{path}: damaged parquet ({reason}); fetch it again")
 
 
 def _typed(path: Path, cells: "pd.Series[Any]", column: Column) -> "pd.Series[Any]":

@@ -1,0 +1,1 @@
+"""What meta-learned methods share: models, episodes, adaptation."""
