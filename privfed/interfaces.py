@@ -10,6 +10,7 @@ from torch import Tensor
 from privfed.accounting import Guarantee
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape, Task
+from privfed.devices.batches import bucket
 from privfed.devices.dpsgd import InteractionDP
 from privfed.messages import Rows, Total, Uploads
 from privfed.seeds import Stream
@@ -86,6 +87,14 @@ class Method(ABC):
     @abstractmethod
     def footprint(self, shape: Shape, positives: int) -> int:
         """Bytes that training one client of so many (padded) positives needs."""
+
+    def room(self, counts: Tensor) -> Tensor:
+        """Room for each client's positives, (clients,); one shard has one size of it.
+
+        Where what a client computes depends on nobody it is padded with, sizes may be
+        coarse: fewer shards, each longer.
+        """
+        return bucket(counts)
 
     def bytes_down(self, model: State) -> int:
         """Bytes that each client of a round receives."""

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from privfed.data.world import Shape
-from privfed.devices.batches import bucket
 from privfed.errors import SettingsError
 from privfed.interfaces import Method
 
@@ -62,7 +61,7 @@ class Machine:
         ``dense`` says that whole tables leave the devices, which dominates memory.
         Raises SettingsError where one client alone is over the budget.
         """
-        sizes = bucket(counts)
+        sizes = method.room(counts)
         shards: list[Tensor] = []
         for size in torch.unique(sizes).tolist():
             members = (sizes == size).nonzero()[:, 0]

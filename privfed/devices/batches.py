@@ -45,6 +45,15 @@ def bucket(counts: Tensor) -> Tensor:
     return torch.tensor([padded(int(u), 4) for u in unique], dtype=torch.int64)[back]
 
 
+def coarse(counts: Tensor) -> Tensor:
+    """Room for each client's positives, (clients,): the next power of 2, 64 at least.
+
+    For shards in which no client is padded by another.
+    """
+    size: Tensor = 2 ** counts.clamp(min=64).double().log2().ceil().long()
+    return size
+
+
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Samples of one local step.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import collect
+from privfed.devices.batches import coarse, collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
@@ -132,6 +132,9 @@ class Federeco(Ranker, FromTotal):
     ) -> Tensor:
         users = {n: v[cohort.clients] for n, v in model.items() if _user(n)}
         return self.neural.scores(model, users)
+
+    def room(self, counts: Tensor) -> Tensor:
+        return coarse(counts)  # ``fit`` pads no client by another
 
     def footprint(self, shape: Shape, positives: int) -> int:
         return self.neural.footprint(shape, positives, self.negatives, self.epochs)
