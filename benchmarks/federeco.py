@@ -50,7 +50,7 @@ from privfed.evaluation.task import Task
 from privfed.interfaces import Round, State
 from privfed.machine import Machine
 from privfed.methods.federeco import Federeco
-from privfed.methods.neural import Neural
+from privfed.methods.neural.network import Neural
 from privfed.rounds import Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds

@@ -179,7 +179,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"attack": ["sign-pc", "sign_pc"]}, "attack sign_pc: given twice"),
     ({"attack": 3}, "attack: write a name, or a table with one, not 3"),
     ({"sampling": {"kid": "all"}}, "sampling: no setting 'kid'; did you mean 'kind'?"),
-    ({"sampling": {"kind": "some"}}, "sampling: kind should be 'all', 'uniform', 'queue'"),
+    (
+        {"sampling": {"kind": "some"}},
+        "sampling: kind should be 'all', 'uniform'",
+    ),
     ({"sampling": 3}, "sampling: write a table of settings, not 3"),
     (
         {"sampling": {"clients_per_round": 0}},

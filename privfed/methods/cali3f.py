@@ -15,9 +15,9 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import SERVER, Round, State, Trained
 from privfed.messages import Rows, Uploads
-from privfed.methods import clusters as step
-from privfed.methods import shared_neural as shared
-from privfed.methods.clustered import (
+from privfed.methods.neural import clusters as step
+from privfed.methods.neural import shared
+from privfed.methods.neural.clustered import (
     CLUSTER,
     Clustered,
     flat,

@@ -14,8 +14,8 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import Round, State, Trained
 from privfed.messages import Rows
-from privfed.methods import shared_neural as shared
-from privfed.methods.averaged import Averaged
+from privfed.methods.neural import shared
+from privfed.methods.neural.averaged import Averaged
 from privfed.seeds import Stream
 
 _OWN = "own."

@@ -16,7 +16,7 @@ from privfed.devices.batches import coarse, collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
-from privfed.methods.neural import Fitted, LocalRule, Neural, fit
+from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
 
 

@@ -16,7 +16,7 @@ from privfed.data.world import World
 from privfed.devices.adam import LocalRule
 from privfed.devices.batches import collect
 from privfed.devices.negatives import Negatives
-from privfed.methods.neural import Neural
+from privfed.methods.neural.network import Neural
 from privfed.seeds import Stream
 
 Minibatch = tuple[Tensor, Tensor]  # items, labels

@@ -11,7 +11,7 @@ from privfed.data.world import World
 from privfed.devices.batches import collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import Round, State
-from privfed.methods.shared_neural import SharedNeural
+from privfed.methods.neural.shared import SharedNeural
 
 Params = dict[str, Tensor]
 

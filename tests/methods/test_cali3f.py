@@ -20,10 +20,10 @@ from privfed.interfaces import SERVER, Round, State
 from privfed.machine import Machine
 from privfed.messages import Uploads, join
 from privfed.methods.cali3f import HEADS, HEARD, Cali3F
-from privfed.methods.clustered import CLUSTER, Clustered
 from privfed.methods.fedfast import FedFast
+from privfed.methods.neural.clustered import CLUSTER, Clustered
+from privfed.methods.neural.shared import SharedNeural, dense, items, users
 from privfed.methods.neural_avg import NeuralAvg
-from privfed.methods.shared_neural import SharedNeural, dense, items, users
 from privfed.rounds import Keeping, Setup, run
 from privfed.seeds import Seeds
 from tests.methods import neural_twin as twin

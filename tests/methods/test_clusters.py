@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from privfed.errors import PrivfedError
 from privfed.messages import Rows
-from privfed.methods.clusters import (
+from privfed.methods.neural.clusters import (
     Norm,
     by_change,
     calibrated,

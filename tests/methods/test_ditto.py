@@ -11,7 +11,7 @@ from privfed.channels.plain import Plain
 from privfed.interfaces import Round, State
 from privfed.machine import Machine
 from privfed.methods.ditto import Ditto
-from privfed.methods.shared_neural import dense, items, users
+from privfed.methods.neural.shared import dense, items, users
 from privfed.rounds import run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds

@@ -14,7 +14,7 @@ from privfed.data.world import Shape, World
 from privfed.devices.batches import collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import State
-from privfed.methods.neural import Fitted, LocalRule, Neural, fit
+from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Seeds
 from tests.methods.neumf import Twin, drawn, trained
 from tests.worlds import uneven

@@ -9,9 +9,9 @@ from privfed.data.world import Shape
 from privfed.errors import SettingsError
 from privfed.interfaces import SERVER, FromUploads, Invites, State
 from privfed.messages import Uploads
-from privfed.methods import clusters as step
-from privfed.methods import shared_neural as shared
-from privfed.methods.shared_neural import SharedNeural
+from privfed.methods.neural import clusters as step
+from privfed.methods.neural import shared
+from privfed.methods.neural.shared import SharedNeural
 from privfed.seeds import Stream
 
 CLUSTER = f"{SERVER}cluster"  # (clients,)

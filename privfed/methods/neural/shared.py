@@ -12,7 +12,7 @@ from privfed.devices.batches import Samples, coarse, collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import SERVER, Ranker, Round, State, broadcast
 from privfed.messages import Rows, Uploads
-from privfed.methods.neural import Fitted, LocalRule, Neural, fit
+from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
 
 

@@ -6,9 +6,9 @@ from typing import Literal
 from privfed.data.cohort import Cohort
 from privfed.interfaces import SERVER, FromTotal, State
 from privfed.messages import Total, Uploads
-from privfed.methods import shared_neural as shared
-from privfed.methods.neural import Fitted
-from privfed.methods.shared_neural import SharedNeural
+from privfed.methods.neural import shared
+from privfed.methods.neural.network import Fitted
+from privfed.methods.neural.shared import SharedNeural
 
 
 @dataclass(frozen=True)

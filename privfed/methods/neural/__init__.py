@@ -1,0 +1,1 @@
+"""GMF, MLP and NeuMF, and the servers of methods built on them."""
