@@ -135,9 +135,9 @@ def _found(data: str) -> Iterable[str]:
     rows = [row for row in _kept() if row["data"] == data]
     yield f"\n## Measured on {data}\n"
     yield (
-        f"Each method as `privfed run --method NAME --data {data}` has it, "
-        f"{rows[0]['rounds']} rounds, seed 0, no defense; features only where the "
-        "method reads them. Leakage is what an honest but curious server reads off the "
+        f"Each method as `privfed run --method NAME --data {data} --rounds N` has it, "
+        "all clients in every round where the method does not choose them, seed 0, no "
+        "defense; features only where the method reads them. Leakage is what an honest but curious server reads off the "
         "uploads (F1 of recovered interactions; n/a: nothing such to recover)."
     )
     for task, figures in TASKS.items():
@@ -156,6 +156,7 @@ def _of_task(task: str, figures: Sequence[str], rows: list[Row]) -> Iterable[str
     yield f"\n**{task.capitalize()}** ({mine[0]['protocol']})\n"
     head = [
         "method",
+        "rounds",
         *(metric(f"utility.{name}") for name in figures),
         "support F1",
         "sign_pc F1",
@@ -171,7 +172,7 @@ def _floors(figures: Sequence[str], row: Row) -> Iterable[Sequence[str]]:
     names = [f"utility.{name}" for name in figures]
     for who in row["references"].get(names[0], {}):
         values = [f"{row['references'][key][who]:.3f}" for key in names]
-        yield [f"*{who}*", *values, "", "", "", "", ""]
+        yield [f"*{who}*", "", *values, "", "", "", "", ""]
 
 
 def _cells(figures: Sequence[str]) -> Any:
@@ -180,6 +181,7 @@ def _cells(figures: Sequence[str]) -> Any:
         leaked = [found.get(f"leakage.{who}.f1") for who in ("support", "sign_pc")]
         return [
             row["method"],
+            str(row["rounds"]),
             *(f"{found[f'utility.{name}']:.3f}" for name in figures),
             *("n/a" if value is None else f"{value:.3f}" for value in leaked),
             size(found["cost.bytes_up"]),

@@ -103,6 +103,22 @@ CASES: Sequence[Case] = (
     Case("ml-1m", f"fedncf:{_PAPER}", memory=2**32),
     Case("ml-1m", "pfedrec:width=64", memory=2**32),
     Case("ml-1m", f"fedrap:{_FEDRAP}", memory=2**32),
+    *(
+        Case("ml-1m", method, memory=2**32)
+        for method in (
+            "bpr",
+            "fcf_original",
+            "fedavg_neumf",
+            "ditto",
+            "cali3f",
+            "fedncf_federeco",
+            "fedmf",
+            "fedrec",
+            "metamf",
+            "fedrec_maml",
+            "fedmeta",
+        )
+    ),
     Case("ml-1m", "fedmr", features=True, memory=2**32),
 )
 
@@ -141,8 +157,9 @@ def measure(case: Case, place: str, rounds: int) -> Row:
     """Run one case here: a warm-up, the counted rounds, and one that evaluates."""
     torch.set_num_threads(1)
     features = ("auto",) if case.features else ()
-    world = load(DataSettings(place, features=features)).world
     settings = run_settings({"method": case.method})
+    task = settings.method.part.task
+    world = load(DataSettings(place, features=features), task).world
     total = rounds + 2
     setup = Setup(
         world,
