@@ -137,8 +137,9 @@ def _found(data: str) -> Iterable[str]:
     yield (
         f"Each method as `privfed run --method NAME --data {data} --rounds N` has it, "
         "all clients in every round where the method does not choose them, seed 0, no "
-        "defense; features only where the method reads them. Leakage is what an honest but curious server reads off the "
-        "uploads (F1 of recovered interactions; n/a: nothing such to recover)."
+        "defense; features only where the method reads them. Leakage is what an honest "
+        "but curious server reads off the uploads (F1 of recovered interactions; n/a: "
+        "nothing such to recover)."
     )
     for task, figures in TASKS.items():
         yield from _of_task(task, figures, rows)

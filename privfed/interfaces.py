@@ -114,24 +114,24 @@ class Ranker(Method):
 
     task = "ranking"
 
+    @abstractmethod
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
+        """Score every item for each client, (clients, items)."""
+
+
+class LocalView(Ranker):
+    """A method whose clients can predict with what they trained in a round."""
+
     @property
+    @abstractmethod
     def local_view(self) -> bool:
-        """Whether clients predict with what they trained themselves in a round."""
-        return False
+        """Whether they do."""
 
     @abstractmethod
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
+    def score_locally(
+        self, model: State, private: State, cohort: Cohort, local: Mapping[str, Rows]
     ) -> Tensor:
-        """Score every item for each client, (clients, items).
-
-        ``local`` holds the change of the rows that each client trained itself, for
-        methods with a local view.
-        """
+        """Scores (clients, items); ``local`` is how each client's own rows moved."""
 
 
 class Rater(Method):

@@ -15,6 +15,7 @@ from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation.judge import task_of
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
+from privfed.evaluation.ranking import Ranking
 from privfed.evaluation.task import Task
 from privfed.fleet import Fleet
 from privfed.interfaces import (
@@ -24,10 +25,10 @@ from privfed.interfaces import (
     FromTotal,
     FromUploads,
     Invites,
+    LocalView,
     Method,
     NotApplicable,
     Plan,
-    Ranker,
     Trained,
     broadcast,
 )
@@ -228,7 +229,8 @@ class _Loop:
         if _local_view(self.fleet.method):
             own = cohort_of(self.setup.world, shard.clients)
             local = trained.uploads.rows
-            found = self.task.measure(state.model, state.private, own, local)
+            assert isinstance(self.task, Ranking)
+            found = self.task.measure_locally(state.model, state.private, own, local)
             state.put(own.clients, found)
         let_go(state.private)
 
@@ -282,7 +284,7 @@ def _diverged(round: int, sign: str) -> PrivfedError:
 
 
 def _local_view(method: Method) -> bool:
-    return isinstance(method, Ranker) and method.local_view
+    return isinstance(method, LocalView) and method.local_view
 
 
 def _participations(setup: Setup, seeds: Seeds) -> int:

@@ -1,6 +1,5 @@
 """The federated loop: what may change a result, and what may not."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import pytest
@@ -31,7 +30,7 @@ from privfed.interfaces import (
     broadcast,
 )
 from privfed.machine import Machine
-from privfed.messages import Rows, Total, Uploads
+from privfed.messages import Total, Uploads
 from privfed.methods.fcf import FCF
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR
@@ -367,7 +366,6 @@ class Sequential(FromUploads, Ranker):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         return torch.rand(len(cohort.clients), cohort.shape.items)
 

@@ -1,17 +1,16 @@
 """Ranks of the items that were chosen, among a client's own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from privfed.data.cohort import Cohort
-from privfed.data.world import Ragged, World
+from privfed.data.world import Pairs, World
 from privfed.evaluation.marks import Marks, Score
-from privfed.evaluation.task import Task, split, whole
+from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Chooser, State
-from privfed.messages import Rows
 from privfed.metrics.utility import sampled_ranks
 from privfed.references import most_frequent
 
@@ -19,7 +18,7 @@ _AT = (1, 4)  # as FedMeta reports
 
 
 @dataclass(frozen=True, eq=False)
-class Choice(Task):
+class Choice(PairTask):
     """Held-out choices predicted: the share whose item is ranked K or better."""
 
     world: World
@@ -35,36 +34,16 @@ class Choice(Task):
             "that never trained"
         )
 
-    def measure(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        return (
-            self._ranks(model, private, cohort, self.world.validation),
-            self._ranks(model, private, cohort, self.world.test),
-        )
-
-    def _ranks(
-        self, model: State, private: State, cohort: Cohort, held: Ragged
+    def marks(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
     ) -> Tensor:
-        pairs = held.of(cohort.clients)
         if not len(pairs.item):
             return torch.zeros(0)
         scores = self.method.choose(model, private, cohort, pairs)
         return ranks(scores, pairs.item)
 
     def scores(self, marks: Marks) -> Mapping[str, Score]:
-        position, rank, clients = marks.measured()
-        none = torch.zeros(clients, dtype=torch.float64)
-        count = torch.bincount(position, minlength=clients)
-        return {
-            f"accuracy@{k}": Score(none.index_add(0, position, hit.double()), count)
-            for k in _AT
-            for hit in [rank <= k]
-        }
+        return {f"accuracy@{k}": by_pairs(marks, _within(k)) for k in _AT}
 
     def references(self) -> Mapping[str, Marks]:
         test = self.world.test
@@ -74,6 +53,10 @@ class Choice(Task):
     def chunks(self) -> Sequence[Tensor]:
         largest = self.world.train.counts.max() + self.world.test.counts.max()
         return split(self.world, self.method, int(largest))
+
+
+def _within(k: int) -> Callable[[Tensor], Tensor]:
+    return lambda rank: rank <= k
 
 
 def ranks(scores: Tensor, item: Tensor) -> Tensor:

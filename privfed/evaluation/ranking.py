@@ -11,7 +11,7 @@ from privfed.data.world import Ragged, World
 from privfed.evaluation.marks import Marks, Score, mean_of
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.task import SCORED, Task, split
-from privfed.interfaces import Ranker, State
+from privfed.interfaces import LocalView, Ranker, State
 from privfed.messages import Rows
 from privfed.metrics.utility import full_ranks, hit_rate, ndcg, sampled_ranks
 from privfed.references import popularity
@@ -78,13 +78,19 @@ class Ranking(Task):
         return self.protocol.describe(self.world)
 
     def measure(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
+        self, model: State, private: State, cohort: Cohort
     ) -> tuple[Tensor, Tensor]:
-        scores = self.method.score(model, private, cohort, local)
+        return self._ranks(self.method.score(model, private, cohort), cohort)
+
+    def measure_locally(
+        self, model: State, private: State, cohort: Cohort, local: Mapping[str, Rows]
+    ) -> tuple[Tensor, Tensor]:
+        """The same, where clients predict with the rows that they trained."""
+        assert isinstance(self.method, LocalView)
+        scores = self.method.score_locally(model, private, cohort, local)
+        return self._ranks(scores, cohort)
+
+    def _ranks(self, scores: Tensor, cohort: Cohort) -> tuple[Tensor, Tensor]:
         validation = ranks(scores, cohort, self.world.validation, self.candidates)
         return validation, ranks(scores, cohort, self.world.test, self.candidates)
 

@@ -1,22 +1,21 @@
 """Errors of predicted ratings."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from privfed.data.cohort import Cohort
-from privfed.data.world import Ragged, World
+from privfed.data.world import Pairs, World
 from privfed.evaluation.marks import Marks, Score
-from privfed.evaluation.task import Task, split, whole
+from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Rater, State
-from privfed.messages import Rows
 from privfed.references import item_means, user_means
 
 
 @dataclass(frozen=True, eq=False)
-class Rating(Task):
+class Rating(PairTask):
     """Held-out ratings predicted: MAE, MSE and RMSE over all of them."""
 
     world: World
@@ -28,36 +27,20 @@ class Rating(Task):
     def describe(self) -> str:
         return f"{len(self.world.test.item):,} held-out ratings"
 
-    def measure(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        return (
-            self._errors(model, private, cohort, self.world.validation),
-            self._errors(model, private, cohort, self.world.test),
-        )
-
-    def _errors(
-        self, model: State, private: State, cohort: Cohort, held: Ragged
+    def marks(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
     ) -> Tensor:
-        pairs = held.of(cohort.clients)
         error = self.method.predict(model, private, cohort, pairs) - pairs.label
         if not bool(error.isfinite().all()):
             raise ArithmeticError("a predicted rating is not finite")
         return error
 
     def scores(self, marks: Marks) -> Mapping[str, Score]:
-        position, error, clients = marks.measured()
-        none = torch.zeros(clients, dtype=torch.float64)
-        count = torch.bincount(position, minlength=clients)
-        squares = none.index_add(0, position, error.square())
+        mse = by_pairs(marks, torch.square)
         return {
-            "mae": Score(none.index_add(0, position, error.abs()), count),
-            "mse": Score(squares, count),
-            "rmse": Score(squares, count, root=True),
+            "mae": by_pairs(marks, torch.abs),
+            "mse": mse,
+            "rmse": replace(mse, root=True),
         }
 
     def references(self) -> Mapping[str, Marks]:

@@ -1,17 +1,16 @@
 """What a run is judged by."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from privfed.data.cohort import Cohort
-from privfed.data.world import Ragged, World
+from privfed.data.world import Pairs, Ragged, World
 from privfed.evaluation.marks import Marks, Score
 from privfed.interfaces import Method, State
-from privfed.messages import Rows
 
 SCORED = 512  # clients measured at a time, at most
 BYTES = 2**28
@@ -34,11 +33,7 @@ class Task(ABC):
 
     @abstractmethod
     def measure(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
+        self, model: State, private: State, cohort: Cohort
     ) -> tuple[Tensor, Tensor]:
         """What ``Marks`` holds of a cohort's validation and test pairs."""
 
@@ -56,6 +51,33 @@ class Task(ABC):
 
         The size follows from method and world alone: no result depends on memory.
         """
+
+
+class PairTask(Task):
+    """A task in which each held-out pair is predicted by itself."""
+
+    @abstractmethod
+    def marks(
+        self, model: State, private: State, cohort: Cohort, pairs: Pairs
+    ) -> Tensor:
+        """What ``Marks`` holds of some pairs of a cohort."""
+
+    def measure(
+        self, model: State, private: State, cohort: Cohort
+    ) -> tuple[Tensor, Tensor]:
+        validation, test = (
+            self.marks(model, private, cohort, held.of(cohort.clients))
+            for held in (self.world.validation, self.world.test)
+        )
+        return validation, test
+
+
+def by_pairs(marks: Marks, value: Callable[[Tensor], Tensor]) -> Score:
+    """A mean over pairs of a function of their marks."""
+    position, mark, clients = marks.measured()
+    none = torch.zeros(clients, dtype=torch.float64)
+    total = none.index_add(0, position, value(mark).double())
+    return Score(total, torch.bincount(position, minlength=clients))
 
 
 def split(world: World, method: Method, positives: int) -> Sequence[Tensor]:

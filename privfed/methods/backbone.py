@@ -14,7 +14,6 @@ from privfed.devices.batches import Batch, aligned
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
 from privfed.devices.tape import Tape, affine
 from privfed.interfaces import START, Round, State
-from privfed.messages import Rows
 from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
 
@@ -124,15 +123,10 @@ class LinearBackbone(Backbone):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         names = [part.name for part in self.tables(self.width)]
         x = item_vectors(model, private, cohort, names)
-        scores = self.head_scores(model, private, cohort, x)
-        for rows in (local or {}).values():
-            head = private[f"{HEAD}.weight"][cohort.clients[rows.sender], 0]
-            scores[rows.sender, rows.item] += (rows.value * head).sum(1)
-        return scores
+        return self.head_scores(model, private, cohort, x)
 
 
 def item_vectors(

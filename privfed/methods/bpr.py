@@ -6,7 +6,6 @@ Rendle et al., BPR, UAI 2009, in the federated form that FedRecAttack (Rong et a
 every row of its gradient is cut to a norm, and the server steps on the sum.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -27,7 +26,7 @@ from privfed.interfaces import (
     State,
     Trained,
 )
-from privfed.messages import Rows, Total, Uploads
+from privfed.messages import Total, Uploads
 from privfed.methods.bpr_dp import private_steps, whole_change
 from privfed.methods.factors import (
     ITEMS,
@@ -154,7 +153,6 @@ class BPR(Ranker, FromTotal, PerInteraction):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         return scores(model, private[USERS][cohort.clients])
 

@@ -5,7 +5,6 @@ sign of the calibration is that of its Algorithm 1, not of its equation 6; means
 weighted by interactions, as its text has it. There is no published code.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import SERVER, Round, State, Trained
-from privfed.messages import Rows, Uploads
+from privfed.messages import Uploads
 from privfed.methods.neural import clusters as step
 from privfed.methods.neural import shared
 from privfed.methods.neural.clustered import (
@@ -103,7 +102,6 @@ class Cali3F(Clustered):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         heads = _heads(model, cohort.clients)

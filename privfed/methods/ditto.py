@@ -4,7 +4,6 @@ Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, IC
 2021. The original's personal model is a whole model; here item rows stay shared.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import Round, State, Trained
-from privfed.messages import Rows
 from privfed.methods.neural import shared
 from privfed.methods.neural.averaged import Averaged
 from privfed.seeds import Stream
@@ -73,7 +71,6 @@ class Ditto(Averaged):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         received = shared.received(model, cohort.clients)
         mine = _personal(received, private, cohort.clients)

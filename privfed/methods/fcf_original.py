@@ -8,7 +8,6 @@ Every upload has rank one, and the rows of items that were not taken are all
 proportional to <x, y_i>: whoever reads it finds the others.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
 from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
-from privfed.messages import Rows, Total, Uploads
+from privfed.messages import Total, Uploads
 from privfed.methods.factors import (
     ITEMS,
     Padded,
@@ -99,7 +98,6 @@ class FCFOriginal(Ranker, FromTotal):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         return scores(model, self.users(model, distinct(cohort)))
 

@@ -4,7 +4,6 @@ Every tensor, the rows of all users included, goes to every client of a round an
 comes back; the server takes the plain mean. Settings are those of the released code.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -128,7 +127,6 @@ class Federeco(Ranker, FromTotal):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         users = {n: v[cohort.clients] for n, v in model.items() if _user(n)}
         return self.neural.scores(model, users)

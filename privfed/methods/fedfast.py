@@ -4,7 +4,6 @@ Muhammad et al., FedFast: Going Beyond Average for Faster Training of Federated
 Recommender Systems, KDD 2020, on the neural recommenders of Cali3F.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import Round, State, Trained
-from privfed.messages import Rows, Uploads
+from privfed.messages import Uploads
 from privfed.methods.neural import shared
 from privfed.methods.neural.clustered import (
     CLUSTER,
@@ -67,7 +66,6 @@ class FedFast(Clustered):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         return self.neural().scores(model, rows)

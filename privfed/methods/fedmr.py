@@ -20,7 +20,6 @@ from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.devices.tape import Tape
 from privfed.errors import SettingsError
 from privfed.interfaces import Round, State
-from privfed.messages import Rows
 from privfed.methods.backbone import (
     HEAD,
     Backbone,
@@ -213,7 +212,6 @@ class FedMR(LocalSGD):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         core, fusion = self.core, self._fusion(cohort.shape)
         used = self._used(cohort.features)

@@ -4,7 +4,7 @@ Perifanis and Efraimidis, 2022, in the usual form: user rows never leave. NeuMF 
 He et al., WWW 2017: a product branch and an MLP branch 128 -> 64 -> 32 -> 16.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,6 @@ from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, Local
 from privfed.devices.tape import Tape
 from privfed.interfaces import Round, State
-from privfed.messages import Rows
 from privfed.methods.backbone import Backbone, cross_entropy
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
@@ -86,7 +85,6 @@ class FedNCF(Backbone):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         return self.head_scores(model, private, cohort, torch.zeros(1, 1, 1))
 

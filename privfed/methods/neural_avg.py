@@ -1,6 +1,5 @@
 """FedAvg on a neural recommender: the plainest baseline."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -8,7 +7,6 @@ from torch import Tensor
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.interfaces import Round, State, Trained
-from privfed.messages import Rows
 from privfed.methods.neural import shared
 from privfed.methods.neural.averaged import Averaged, weighed
 from privfed.seeds import Stream
@@ -41,7 +39,6 @@ class NeuralAvg(Averaged):
         model: State,
         private: State,
         cohort: Cohort,
-        local: Mapping[str, Rows] | None = None,
     ) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         return self.neural().scores(model, rows)

@@ -5,18 +5,23 @@ step against the new head. The released code also uploads the head's bias; here 
 stays private, as the paper says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import Tensor
+
+from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
+from privfed.interfaces import LocalView, State
+from privfed.messages import Rows
 from privfed.methods.backbone import HEAD, LinearBackbone
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
 
 
 @dataclass(frozen=True)
-class PFedRec(LinearBackbone):
+class PFedRec(LinearBackbone, LocalView):
     """PFedRec: alternating local steps, dual personalization.
 
     ``view="local"`` predicts with the table as the client fine-tuned it in the
@@ -38,6 +43,15 @@ class PFedRec(LinearBackbone):
     @property
     def local_view(self) -> bool:
         return self.view == "local"
+
+    def score_locally(
+        self, model: State, private: State, cohort: Cohort, local: Mapping[str, Rows]
+    ) -> Tensor:
+        scores = self.score(model, private, cohort)
+        for rows in local.values():
+            head = private[f"{HEAD}.weight"][cohort.clients[rows.sender], 0]
+            scores[rows.sender, rows.item] += (rows.value * head).sum(1)
+        return scores
 
     @property
     def weighted(self) -> bool:

@@ -124,7 +124,7 @@ def test_the_local_view_scores_with_the_rows_a_client_trained() -> None:
     rows = method.train(model, private, cohort, FIRST).uploads.rows
 
     plain = method.score(model, private, cohort)
-    local = method.score(model, private, cohort, rows)
+    local = method.score_locally(model, private, cohort, rows)
 
     table = model["items"].expand(len(cohort.clients), -1, -1).clone()
     table[rows["items"].sender, rows["items"].item] += rows["items"].value
