@@ -361,12 +361,7 @@ class Sequential(FromUploads, Ranker):
     def learn(self, model: State, uploads: Uploads, stream: Stream) -> State:
         return {"server.mean": uploads.dense["mean"].mean(0)}
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return torch.rand(len(cohort.clients), cohort.shape.items)
 
     def footprint(self, shape: Shape, positives: int) -> int:

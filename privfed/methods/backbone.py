@@ -118,12 +118,7 @@ class LinearBackbone(Backbone):
         loss = cross_entropy(logit, batch) + value
         return loss, Grads(grads, {HEAD: LayerGrad(x, error)})
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         names = [part.name for part in self.tables(self.width)]
         x = item_vectors(model, private, cohort, names)
         return self.head_scores(model, private, cohort, x)

@@ -148,12 +148,7 @@ class BPR(Ranker, FromTotal, PerInteraction):
             return model
         return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return scores(model, private[USERS][cohort.clients])
 
     def footprint(self, shape: Shape, positives: int) -> int:

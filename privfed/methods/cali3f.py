@@ -97,12 +97,7 @@ class Cali3F(Clustered):
         )
         return {**after, CLUSTER: cluster, HEADS: share.to(heads) @ heads}
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         heads = _heads(model, cohort.clients)
         return self.neural().scores({**shared.items(model), **heads}, rows)

@@ -66,12 +66,7 @@ class Ditto(Averaged):
         sent = self.sent(cohort, common, received)
         return Trained({**kept, _BEGUN: begun}, {}, sent, own.loss)
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         received = shared.received(model, cohort.clients)
         mine = _personal(received, private, cohort.clients)
         layers = {name: mine[name] for name in shared.dense(model)}

@@ -93,12 +93,7 @@ class FCFOriginal(Ranker, FromTotal):
         slope = model[ITEMS] * self.regularization - total.tables[ITEMS]
         return adam(model, {ITEMS: slope * 2}, self.learning_rate)
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return scores(model, self.users(model, distinct(cohort)))
 
     def footprint(self, shape: Shape, positives: int) -> int:

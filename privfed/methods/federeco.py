@@ -122,12 +122,7 @@ class Federeco(Ranker, FromTotal):
             after[name] = after[name] + change / by
         return after
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         users = {n: v[cohort.clients] for n, v in model.items() if _user(n)}
         return self.neural.scores(model, users)
 

@@ -61,11 +61,6 @@ class FedFast(Clustered):
             after[name] = layers[name] + moved[0]
         return {**after, CLUSTER: self.parted(after, stream)}
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         return self.neural().scores(model, rows)

@@ -207,12 +207,7 @@ class FedMR(LocalSGD):
     def private_training(self) -> Self:
         return replace(super().private_training(), router="item")
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         core, fusion = self.core, self._fusion(cohort.shape)
         used = self._used(cohort.features)
         ids = item_vectors(model, private, cohort, [p.name for p in core.tables(1)])

@@ -80,12 +80,7 @@ class FedNCF(Backbone):
         loss = cross_entropy(self.head(tape, None), batch)
         return loss.detach(), tape.gradients(loss)
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return self.head_scores(model, private, cohort, torch.zeros(1, 1, 1))
 
     def head_scores(

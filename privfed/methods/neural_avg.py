@@ -34,11 +34,6 @@ class NeuralAvg(Averaged):
         sent = weighed(self.sent(cohort, fitted, start), cohort, self.user_rows)
         return Trained({}, {}, sent, fitted.loss)
 
-    def score(
-        self,
-        model: State,
-        private: State,
-        cohort: Cohort,
-    ) -> Tensor:
+    def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         rows = shared.own_rows(model, cohort.clients)
         return self.neural().scores(model, rows)
