@@ -11,7 +11,6 @@ beside ours with the command that makes it.
 """
 
 import json
-import resource
 import time
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -45,17 +44,17 @@ def main() -> None: ...
 @click.option("--data", multiple=True, default=("demo", "ml-100k"), show_default=True)
 @click.option("--only", multiple=True, help="These methods; default: all of them.")
 @click.option("--rounds", default=60, show_default=True)
-@click.option("--workers", default=1, show_default=True)
+@click.option("--ratings", default=0, help="A round: so many shuffled interactions.")
 @click.option("--out", default="runs/methods", show_default=True)
 def measure(
-    data: Sequence[str], only: Sequence[str], rounds: int, workers: int, out: str
+    data: Sequence[str], only: Sequence[str], rounds: int, ratings: int, out: str
 ) -> None:
     """Run the methods and keep what was found."""
     rows = {(row["data"], row["method"]): row for row in _kept()}
     for source in data:
         for name in only or entries("method"):
-            row = _measure(name, source, rounds, workers, out)
-            rows[source, name] = row
+            row = _measure(name, source, rounds, ratings, out)
+            rows[source, row["method"]] = row
             click.echo(f"{source} {name}: {row['figures']}", err=True)
             MEASURED.write_text(json.dumps([*rows.values()], indent=1) + "\n")
 
@@ -64,13 +63,16 @@ def _kept() -> list[Row]:
     return json.loads(MEASURED.read_text()) if MEASURED.exists() else []
 
 
-def _measure(name: str, data: str, rounds: int, workers: int, out: str) -> Row:
+def _measure(spec: str, data: str, rounds: int, ratings: int, out: str) -> Row:
+    name, _, _ = spec.partition(":")
+    batches = {"kind": "interactions", "interactions_per_round": ratings}
     settings = run_settings(
         {
-            "method": name,
+            "method": spec,
+            "sampling": batches if ratings else {},
             "data": {"data": data, "features": _features(name)},
             "rounds": rounds,
-            "machine": {"workers": workers},
+            "machine": {"workers": 1},
             "out": out,
         }
     )
@@ -79,10 +81,9 @@ def _measure(name: str, data: str, rounds: int, workers: int, out: str) -> Row:
     return {
         "method": name,
         "data": data,
-        "rounds": rounds,
+        "rounds": f"{rounds} of {ratings:,} ratings" if ratings else str(rounds),
         "protocol": f"{result.data['split']}, {result.protocol}",
         "seconds": time.process_time() - start,
-        "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10,
         "figures": {key: one.value for key, one in result.figures.items()},
         "references": _references(result),
         "not_applicable": dict(result.not_applicable),
@@ -135,8 +136,10 @@ def _found(data: str) -> Iterable[str]:
     rows = [row for row in _kept() if row["data"] == data]
     yield f"\n## Measured on {data}\n"
     yield (
-        f"Each method as `privfed run --method NAME --data {data} --rounds N` has it, "
-        "all clients in every round where the method does not choose them, seed 0, no "
+        f"Each method by its name alone, as in `privfed run --method fcf --data {data} "
+        "--rounds 60`, "
+        "all clients in every round unless the table says otherwise or the method "
+        "chooses them, seed 0, no "
         "defense; features only where the method reads them. Leakage is what an honest "
         "but curious server reads off the uploads (F1 of recovered interactions; n/a: "
         "nothing such to recover)."
@@ -182,7 +185,7 @@ def _cells(figures: Sequence[str]) -> Any:
         leaked = [found.get(f"leakage.{who}.f1") for who in ("support", "sign_pc")]
         return [
             row["method"],
-            str(row["rounds"]),
+            row["rounds"],
             *(f"{found[f'utility.{name}']:.3f}" for name in figures),
             *("n/a" if value is None else f"{value:.3f}" for value in leaked),
             size(found["cost.bytes_up"]),

@@ -115,7 +115,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             {"learning_rate": 0.03},
         ),
         "metamf": Entry(
-            _METAMF_AT, "ratings: the server generates each client's own model", _METAMF
+            _METAMF_AT, "ratings: the server generates each client's model (--sampling interactions)", _METAMF
         ),
         "metamf_si": Entry(
             _METAMF_AT,

@@ -157,7 +157,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"method": ["fcf"]}, "method: write a name"),
     ({"method": {"width": 3}}, "method: write a name"),
     ({"method": ""}, "method: no ''; there is"),
-    ({"defense": "pd:clip=1"}, "defense: no 'pd'; there is dp, gaussian, plain"),
+    (
+        {"defense": "pd:clip=1"},
+        "defense: no 'pd'; there is denoiser, dp, gaussian, plain",
+    ),
     (
         {"defense": "dp:epsilom=1"},
         "defense dp: no setting 'epsilom'; did you mean 'epsilon'?",
