@@ -115,7 +115,9 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             {"learning_rate": 0.03},
         ),
         "metamf": Entry(
-            _METAMF_AT, "ratings: the server generates each client's model (--sampling interactions)", _METAMF
+            _METAMF_AT,
+            "ratings: a model made for each client (take --sampling interactions)",
+            _METAMF,
         ),
         "metamf_si": Entry(
             _METAMF_AT,
