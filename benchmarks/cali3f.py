@@ -29,7 +29,7 @@ from privfed.data.load import DataSettings, load
 from privfed.data.world import World
 from privfed.evaluation.marks import Score
 from privfed.evaluation.protocol import Protocol
-from privfed.interfaces import Method
+from privfed.interfaces import Invites, Method
 from privfed.machine import Machine
 from privfed.methods.cali3f import Cali3F
 from privfed.methods.ditto import Ditto
@@ -124,12 +124,13 @@ def cases(plan: Plan) -> Mapping[str, Method]:
 
 
 def measure(name: str, method: Method, plan: Plan, world: World) -> Row:
-    """One run."""
+    """One run; whoever does not choose its clients draws as many."""
+    drawn = Sampling("uniform", plan.clusters * plan.delegates)
     setup = Setup(
         world,
         method,
         Plain(),
-        sampling=Sampling("uniform", plan.clusters * plan.delegates),
+        sampling=Sampling() if isinstance(method, Invites) else drawn,
         protocol=Protocol(negatives=plan.negatives, every=plan.every),
         rounds=plan.rounds,
         seed=plan.seed,

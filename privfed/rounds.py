@@ -128,6 +128,11 @@ class _Loop:
         if not len(world.eligible):
             raise SettingsError("no client has a training interaction; check the split")
         _refuse_channel(setup)
+        if isinstance(setup.method, Invites) and setup.sampling != Sampling():
+            raise SettingsError(
+                "this method's server chooses the clients of a round itself; leave "
+                "--sampling and what goes with it out"
+            )
         plan = Plan(
             world.shape,
             setup.rounds,

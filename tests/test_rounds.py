@@ -412,3 +412,5 @@ def test_a_method_may_choose_its_clients() -> None:
     asked = setup(METHODS[0], method=Choosy(), attacks={}, rounds=2)
 
     assert run(asked, ONE).state.costs.uploads == 3 + 5
+    with pytest.raises(SettingsError, match="chooses the clients of a round itself"):
+        run(replace(asked, sampling=Sampling("uniform", 4)), ONE)

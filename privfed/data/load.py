@@ -51,6 +51,7 @@ class DataSettings:
         known = get_args(Split)
         if self.split not in known:
             raise ValueError(f"split must be one of {known}, got {self.split!r}")
+        splits.check_shares(self.support, self.query)
         if not self.data:
             raise ValueError("data must be a name or a path, got ''")
 

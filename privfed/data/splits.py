@@ -126,11 +126,7 @@ def by_clients(
     to; nobody sees what is older (FedMeta, Chen et al., 2018).
     """
     _check_ratios(ratios)
-    if not (0 < support < 1 and 0 < query < 1 and support + query <= 1 + 1e-9):
-        raise ValueError(
-            "support and query must be shares of at most 1 together, got "
-            f"{support} and {query}"
-        )
+    check_shares(support, query)
     rank = Seeds(seed)("clients").bits(torch.arange(data.users), torch.zeros(1).long())
     role = torch.full((data.users,), TRAIN)
     drawn = rank.argsort(stable=True)
@@ -147,6 +143,15 @@ def by_clients(
     part[from_end < held[data.user]] = owner[from_end < held[data.user]]
     part[owner == TRAIN] = TRAIN
     return replace(_world(data, part, "choice"), learners=role == TRAIN)
+
+
+def check_shares(support: float, query: float) -> None:
+    """Raise ValueError where a client cannot have both shares of its records."""
+    if not (0 < support < 1 and 0 < query < 1 and support + query <= 1 + 1e-9):
+        raise ValueError(
+            "support and query must be shares of at most 1 together, got "
+            f"{support} and {query}"
+        )
 
 
 def _share(counts: Tensor, ratio: float) -> Tensor:

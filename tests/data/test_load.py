@@ -190,3 +190,8 @@ def test_a_split_made_to_rank_is_not_taken_for_ratings(tmp_path: Path) -> None:
     assert load(DataSettings(source, features=())).split == "given by the source"
     rated = load(DataSettings(source, features=()), "rating")
     assert rated.split == "80/10/10 by user"
+
+
+def test_shares_of_a_clients_records_cannot_be_more_than_all() -> None:
+    with pytest.raises(ValueError, match="at most 1 together"):
+        DataSettings(support=0.9)
