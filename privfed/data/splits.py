@@ -182,7 +182,11 @@ def _world(data: Interactions, part: Tensor, task: Task) -> World:
     return World(
         name=data.name,
         shape=Shape(
-            data.users, data.items, widths(data.features), data.context.shape[1]
+            data.users,
+            data.items,
+            widths(data.features),
+            data.context.shape[1],
+            _ends(data) if task == "rating" else None,
         ),
         train=train,
         validation=validation,
@@ -192,6 +196,15 @@ def _world(data: Interactions, part: Tensor, task: Task) -> World:
         candidates=data.candidates,
         fingerprint=_fingerprint(data, part, task),
     )
+
+
+def _ends(data: Interactions) -> tuple[float, float] | None:
+    """The ends of the rating scale; where no source states it, of the ratings."""
+    if data.scale is not None:
+        return data.scale.low, data.scale.high
+    if data.rating is None or not len(data):
+        return None
+    return float(data.rating.min()), float(data.rating.max())
 
 
 def _labels(data: Interactions, task: Task) -> Tensor:

@@ -13,12 +13,17 @@ Task = Literal["ranking", "rating", "choice"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Public sizes of a population; ``context`` is the width of a choice's context."""
+    """Public facts of a population.
+
+    ``context`` is the width of a choice's context, ``scale`` the ends of the rating
+    scale, None where there are no ratings.
+    """
 
     clients: int
     items: int
     widths: Mapping[str, int] = field(default_factory=dict)  # features by modality
     context: int = 0
+    scale: tuple[float, float] | None = None
 
 
 def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

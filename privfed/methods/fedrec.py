@@ -20,7 +20,6 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
 from privfed.devices.virtual import TO_DENOISER, unrated
-from privfed.errors import SettingsError
 from privfed.interfaces import SERVER, FromTotal, Rater, Round, State, Trained
 from privfed.messages import Total, Uploads
 from privfed.methods.factors import (
@@ -48,8 +47,7 @@ class FedRec(Rater, FromTotal):
     ``virtual`` is the paper's rho: unrated items for each rated one, drawn anew each
     round. Their rating is the client's mean (``fill="mean"``) or, with ``hybrid``,
     after ``predict_after`` rounds what its vector predicts once ``local_steps`` more
-    steps on its own ratings were taken. Predictions are cut to ``lowest`` to
-    ``highest``, the ends of the scale.
+    steps on its own ratings were taken. Predictions are cut to the rating scale.
 
     ``denoise`` is FedRec++: user vectors learn from rated items alone, and the virtual
     ratings' gradients are sent a second time, to a denoising client that hands on
@@ -69,8 +67,6 @@ class FedRec(Rater, FromTotal):
     local_steps: int = 10
     denoise: bool = False
     start_size: float = 0.01  # first numbers lie within half of it around 0
-    lowest: float = 1.0
-    highest: float = 5.0
 
     keeps = "user vector"
     sends = "gradient of the item rows rated, and of as many unrated ones as are drawn"
@@ -79,10 +75,6 @@ class FedRec(Rater, FromTotal):
     def __post_init__(self) -> None:
         least0 = ("regularization", "virtual", "predict_after", "local_steps")
         check(self, ("width", "learning_rate", "decay", "start_size"), least0)
-        if not self.lowest < self.highest:
-            raise ValueError(
-                f"lowest must be below highest, got {self.lowest}, {self.highest}"
-            )
         if self.denoise and not self.virtual:
             raise ValueError("denoise needs virtual to be at least 1")
 
@@ -94,7 +86,6 @@ class FedRec(Rater, FromTotal):
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
-        self._refuse_other_scales(cohort)
         rated, items = by_client(cohort), cohort.shape.items
         x, rate = private[USERS][cohort.clients], self._rate(round.number)
         table = model[ITEMS][rated.item]
@@ -154,16 +145,6 @@ class FedRec(Rater, FromTotal):
         mean = rated.label.sum(1, keepdim=True) / rated.count
         return Padded(item, mean.expand(item.shape), real)
 
-    def _refuse_other_scales(self, cohort: Cohort) -> None:
-        label = cohort.label
-        if not len(label) or self.lowest <= label.min() <= label.max() <= self.highest:
-            return
-        raise SettingsError(
-            f"ratings go from {label.min():g} to {label.max():g}, outside lowest="
-            f"{self.lowest:g} to highest={self.highest:g}; give the method the ends of "
-            "the scale"
-        )
-
     def apply(self, model: State, total: Total) -> State:
         """Add to each row the mean of what its senders sent."""
         number = model[_ROUNDS] + 1
@@ -182,7 +163,8 @@ class FedRec(Rater, FromTotal):
         self, model: State, private: State, cohort: Cohort, pairs: Pairs
     ) -> Tensor:
         found = products(model, private, cohort, pairs)
-        return found.clamp(self.lowest, self.highest)
+        scale = cohort.shape.scale
+        return found if scale is None else found.clamp(*scale)
 
     def warnings(self) -> Sequence[str]:
         if not self.denoise:

@@ -1,12 +1,14 @@
 """Splits partition the interactions, and hold out what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from privfed.data import splits
-from privfed.data.interactions import DataError, Interactions
+from privfed.data.interactions import DataError, Interactions, Scale
 from privfed.data.world import Ragged, World
 
 
@@ -234,3 +236,15 @@ def test_no_split_changes_what_it_was_given() -> None:
     assert data.user.equal(before[0])
     assert data.item.equal(before[1])
     assert data.fingerprint == before[2]
+
+
+def test_the_scale_is_the_sources_or_that_of_the_ratings() -> None:
+    data = interactions([[1, 2, 3, 4]])
+    bare = replace(data, scale=None)
+    stated = replace(data, scale=Scale(0.5, 5.0, 0.5))
+
+    assert bare.rating is not None
+    ends = (float(bare.rating.min()), float(bare.rating.max()))
+    assert splits.by_ratio(bare, 0, task="rating").shape.scale == ends
+    assert splits.by_ratio(stated, 0, task="rating").shape.scale == (0.5, 5.0)
+    assert splits.by_ratio(stated, 0).shape.scale is None

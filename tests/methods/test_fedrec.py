@@ -214,21 +214,16 @@ def test_fedrec_pp_warns_that_the_virtual_rows_are_seen() -> None:
 
 def test_predictions_stay_on_the_scale() -> None:
     model, private = shaken(BASE, WORLD, size=3.0)
+    pairs = WORLD.train.of(torch.arange(8))
 
-    found = BASE.predict(
-        model, private, everyone(WORLD), WORLD.train.of(torch.arange(8))
-    )
+    def found(scale: tuple[float, float] | None) -> Tensor:
+        shape = replace(WORLD.shape, scale=scale)
+        cohort = everyone(replace(WORLD, shape=shape))
+        return BASE.predict(model, private, cohort, pairs)
 
-    assert found.min() == 1.0
-    assert found.max() == 5.0
-
-
-def test_ratings_outside_the_scale_are_refused_by_their_range() -> None:
-    method = replace(BASE, highest=4.0)
-    model, private = shaken(method, WORLD)
-
-    with pytest.raises(SettingsError, match="1 to 5, outside lowest=1 to highest=4"):
-        method.train(model, private, everyone(WORLD), round_of(0))
+    for low, high in ((1.0, 5.0), (0.5, 4.0)):
+        assert (found((low, high)).min(), found((low, high)).max()) == (low, high)
+        assert torch.equal(found((low, high)), found(None).clamp(low, high))
 
 
 def test_a_client_that_rated_nearly_everything_adds_what_is_left() -> None:
@@ -297,7 +292,6 @@ def test_a_round_of_nobody_only_counts() -> None:
         ("local_steps", -1),
         ("predict_after", -1),
         ("start_size", 0.0),
-        ("lowest", 5.0),
     ],
 )
 def test_an_unusable_setting_is_named(setting: str, value: float) -> None:
