@@ -150,11 +150,9 @@ def _found(data: str) -> Iterable[str]:
 
 def _of_task(task: str, figures: Sequence[str], rows: list[Row]) -> Iterable[str]:
     known = entries("method")
-    mine = [
-        row
-        for row in rows
-        if row["method"] in known and find("method", row["method"]).task == task
-    ]
+    by_name = {row["method"]: row for row in rows}
+    mine = [by_name[name] for name in known if name in by_name]
+    mine = [row for row in mine if find("method", row["method"]).task == task]
     if not mine:
         return
     yield f"\n**{task.capitalize()}** ({mine[0]['protocol']})\n"

@@ -78,6 +78,15 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "federated collaborative filtering, linear form, uniform averaging",
             _QUICK,
         ),
+        "fcf_original": Entry(
+            "privfed.methods.fcf_original:FCFOriginal",
+            "collaborative filtering with users solved for in closed form",
+        ),
+        "bpr": Entry(
+            "privfed.methods.bpr:BPR",
+            "pairwise ranking: the item rows' clipped gradients added up",
+            {"learning_rate": 0.03},
+        ),
         "fedncf": Entry(
             "privfed.methods.fedncf:FedNCF",
             "neural collaborative filtering with a shared network",
@@ -87,9 +96,34 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "privfed.methods.federeco:Federeco",
             "NeuMF by local AdamW, everything averaged, users' rows included",
         ),
+        "fedavg_neumf": Entry(
+            "privfed.methods.neural_avg:NeuralAvg",
+            "NeuMF averaged by interactions, users' rows included",
+            _NEURAL_MEAN,
+        ),
+        "fedfast": Entry(
+            "privfed.methods.fedfast:FedFast",
+            "clusters of alike users; delegates train for all of their cluster",
+            _NEURAL,
+        ),
+        "cali3f": Entry(
+            "privfed.methods.cali3f:Cali3F",
+            "clusters of alike users, each with a calibrated head; delegates train",
+            _NEURAL,
+        ),
+        "ditto": Entry(
+            "privfed.methods.ditto:Ditto",
+            "NeuMF averaged, and a personal one on each device, drawn to it",
+            _NEURAL_MEAN,
+        ),
         "pfedrec": Entry(
             "privfed.methods.pfedrec:PFedRec",
             "dual personalization: head and item steps take turns",
+        ),
+        "fedrap": Entry(
+            "privfed.methods.fedrap:FedRAP",
+            "a shared item table plus a private one on each device",
+            _FEDRAP,
         ),
         "fedmf": Entry(
             "privfed.methods.fedmf:FedMF",
@@ -104,15 +138,6 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "privfed.methods.fedrec:FedRec",
             "FedRec whose virtual ratings a denoising client takes out again",
             {"denoise": True},
-        ),
-        "fcf_original": Entry(
-            "privfed.methods.fcf_original:FCFOriginal",
-            "collaborative filtering with users solved for in closed form",
-        ),
-        "bpr": Entry(
-            "privfed.methods.bpr:BPR",
-            "pairwise ranking: the item rows' clipped gradients added up",
-            {"learning_rate": 0.03},
         ),
         "metamf": Entry(
             _METAMF_AT,
@@ -129,40 +154,15 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
             "MetaMF with one prediction network shared by all clients",
             {**_METAMF, "variant": "sm", "learning_rate": 0.03},
         ),
-        "fedrap": Entry(
-            "privfed.methods.fedrap:FedRAP",
-            "a shared item table plus a private one on each device",
-            _FEDRAP,
-        ),
-        "fedmeta": Entry(
-            "privfed.methods.fedmeta:FedMeta",
-            "meta-learning of what is chosen next: MAML, Meta-SGD; and FedAvg",
-            _FEDMETA,
-        ),
         "fedrec_maml": Entry(
             "privfed.methods.fedrec_maml:FedRecMAML",
             "ratings by MAML on an MLP over embeddings",
             {"outer_rate": 0.02},
         ),
-        "cali3f": Entry(
-            "privfed.methods.cali3f:Cali3F",
-            "clusters of alike users, each with a calibrated head; delegates train",
-            _NEURAL,
-        ),
-        "fedfast": Entry(
-            "privfed.methods.fedfast:FedFast",
-            "clusters of alike users; delegates train for all of their cluster",
-            _NEURAL,
-        ),
-        "fedavg_neumf": Entry(
-            "privfed.methods.neural_avg:NeuralAvg",
-            "NeuMF averaged by interactions, users' rows included",
-            _NEURAL_MEAN,
-        ),
-        "ditto": Entry(
-            "privfed.methods.ditto:Ditto",
-            "NeuMF averaged, and a personal one on each device, drawn to it",
-            _NEURAL_MEAN,
+        "fedmeta": Entry(
+            "privfed.methods.fedmeta:FedMeta",
+            "meta-learning of what is chosen next: MAML, Meta-SGD; and FedAvg",
+            _FEDMETA,
         ),
     },
     "defense": {
