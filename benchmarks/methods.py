@@ -80,6 +80,7 @@ def _measure(spec: str, data: str, rounds: int, ratings: int, out: str) -> Row:
     result = execute(settings, True, lambda *_: None)
     return {
         "method": name,
+        "spec": spec,
         "data": data,
         "rounds": f"{rounds} of {ratings:,} ratings" if ratings else str(rounds),
         "protocol": f"{result.data['split']}, {result.protocol}",
@@ -136,13 +137,11 @@ def _found(data: str) -> Iterable[str]:
     rows = [row for row in _kept() if row["data"] == data]
     yield f"\n## Measured on {data}\n"
     yield (
-        f"Each method by its name alone, as in `privfed run --method fcf --data {data} "
-        "--rounds 60`, "
-        "all clients in every round unless the table says otherwise or the method "
-        "chooses them, seed 0, no "
-        "defense; features only where the method reads them. Leakage is what an honest "
-        "but curious server reads off the uploads (F1 of recovered interactions; n/a: "
-        "nothing such to recover)."
+        f"Each method as in `privfed run --method fcf --data {data} --rounds 60`: all "
+        "clients in every round unless the table says otherwise or the method chooses "
+        "them, seed 0, no defense; features only where the method reads them. Leakage "
+        "is what an honest but curious server reads off the uploads (F1 of recovered "
+        "interactions; n/a: nothing such to recover)."
     )
     for task, figures in TASKS.items():
         yield from _of_task(task, figures, rows)
@@ -182,7 +181,7 @@ def _cells(figures: Sequence[str]) -> Any:
         found: Mapping[str, float] = row["figures"]
         leaked = [found.get(f"leakage.{who}.f1") for who in ("support", "sign_pc")]
         return [
-            row["method"],
+            row["spec"],
             row["rounds"],
             *(f"{found[f'utility.{name}']:.3f}" for name in figures),
             *("n/a" if value is None else f"{value:.3f}" for value in leaked),

@@ -386,7 +386,7 @@ def test_a_server_that_needs_single_uploads_must_be_shown_them() -> None:
         run(replace(needy, channel=Blind()), ONE)
     with pytest.raises(SettingsError, match="Halves works on the total"):
         run(replace(needy, defenses=(Halves(),)), ONE)
-    with pytest.raises(SettingsError, match="Sequential has no loss for each"):
+    with pytest.raises(SettingsError, match="Sequential has no training in which"):
         run(replace(needy, defenses=DEFENSES["dp"]), ONE)
 
 

@@ -119,7 +119,7 @@ class CalibratedDP(Defense):
 def _private(method: Method) -> Method:
     if not isinstance(method, PerInteraction):
         raise SettingsError(
-            f"dp: {type(method).__name__} has no loss for each interaction, so DP-SGD "
-            "cannot clip by interaction; choose another defense or method"
+            f"dp: {type(method).__name__} has no training in which "
+            "DP-SGD clips by interaction; choose another defense or method"
         )
     return method.private_training()
