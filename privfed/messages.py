@@ -28,6 +28,31 @@ class Rows:
     value: Tensor  # (rows, width)
 
 
+def summed(sender: Tensor, item: Tensor, value: Tensor, items: int) -> Rows:
+    """Rows by sender, then item, so that their order tells nothing; repeats add up."""
+    pairs, back = torch.unique(sender * items + item, return_inverse=True)
+    table = value.new_zeros(len(pairs), value.shape[1]).index_add_(0, back, value)
+    return Rows(pairs // items, pairs % items, table)
+
+
+def every(value: Tensor) -> Rows:
+    """Whole tables (clients, items, width) as rows."""
+    clients, items, _ = value.shape
+    device = value.device
+    return Rows(
+        torch.arange(clients, device=device).repeat_interleave(items),
+        torch.arange(items, device=device).repeat(clients),
+        value.flatten(0, 1),
+    )
+
+
+def everywhere(rows: Rows, clients: int, items: int) -> Rows:
+    """The same rows with a zero row for every item that a client did not send."""
+    value = rows.value.new_zeros(clients, items, rows.value.shape[1])
+    value[rows.sender, rows.item] = rows.value
+    return every(value)
+
+
 @dataclass(frozen=True)
 class Uploads:
     """What leaves the devices in one round.

@@ -198,6 +198,7 @@ class _Loop:
     def _train(self, state: RunState, shards: Sequence[Cohort]) -> float:
         """Train every shard, carry its uploads, learn from them; return the loss."""
         number, costs, losses = state.next, state.costs, []
+        down = self.fleet.method.bytes_down(state.model)
         sent: list[Uploads] = []  # where the server learns from every one
         opened = self.setup.channel.open(self.setup.world.shape)
         work = self.fleet.work(state.model, state.private, number)
@@ -210,9 +211,7 @@ class _Loop:
             costs.server_seconds += time.thread_time() - start
             costs.client_seconds += seconds
             costs.bytes_up += int(uploads.bytes_up(shard.shape).sum())
-            costs.bytes_down += self.fleet.method.bytes_down(state.model) * len(
-                shard.clients
-            )
+            costs.bytes_down += down * len(shard.clients)
             self.watch.show(state.memory, view)
             if isinstance(self.fleet.method, FromUploads):
                 assert isinstance(view, UploadsView)

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least
 from privfed.data.cohort import Cohort, cohort_of, cohort_of_pairs
 from privfed.data.world import World
 from privfed.seeds import Seeds
@@ -31,11 +32,7 @@ class Sampling:
     rest: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("clients_per_round", "interactions_per_round"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+        at_least(self, 1, "clients_per_round", "interactions_per_round")
 
     def cohort(self, round: int, world: World, seeds: Seeds) -> Cohort:
         """One round's clients and what they train on."""

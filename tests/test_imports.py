@@ -11,7 +11,14 @@ import privfed
 ROOT = Path(privfed.__file__).parent
 # From the ground up; a module imports only from its own layer or from those before.
 LAYERS = (
-    ("errors", "seeds", "catalog", "fields", "choices"),  # catalog: names alone
+    (
+        "errors",
+        "checks",
+        "seeds",
+        "catalog",
+        "fields",
+        "choices",
+    ),  # catalog: names alone
     ("messages", "views", "data", "accounting", "devices"),
     ("interfaces",),
     ("methods", "channels", "attacks", "defenses", "adversaries"),

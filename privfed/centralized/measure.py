@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from privfed.data.cohort import cohort_of
 from privfed.data.world import Ragged, World
-from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.marks import means
 from privfed.evaluation.protocol import Protocol
-from privfed.evaluation.ranking import rank_scores, ranks
-from privfed.evaluation.task import SCORED
+from privfed.evaluation.ranking import rank_scores, reached
 from privfed.metrics.utility import mae, mse, rmse
 from privfed.seeds import Seeds
 
@@ -22,11 +19,7 @@ def ranked(
 
     Candidates are those of a run with this seed. Raises ArithmeticError on NaN.
     """
-    candidates = protocol.candidates(world, Seeds(seed))
-    marks = Marks.none(held)
-    for clients in torch.split(held.counts.nonzero()[:, 0], SCORED):
-        cohort = cohort_of(world, clients)
-        marks.put(clients, ranks(scores[clients], cohort, held, candidates))
+    marks = reached(world, scores, protocol.candidates(world, Seeds(seed)), held)
     return means([*rank_scores(marks, protocol.at).items()])
 
 

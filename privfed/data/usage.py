@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from privfed.checks import at_least
 from privfed.data.choices import LEVELS, choice_records
 from privfed.data.interactions import Interactions
 
@@ -37,8 +38,7 @@ class Population:
     most: int = 600
 
     def __post_init__(self) -> None:
-        if self.clients < 1:
-            raise ValueError(f"clients must be at least 1, got {self.clients}")
+        at_least(self, 1, "clients")
         if not 1 <= self.fewest <= self.most:
             raise ValueError(
                 f"fewest must be 1 to most, got {self.fewest} and {self.most}"

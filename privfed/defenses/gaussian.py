@@ -9,7 +9,7 @@ from privfed.accounting import Guarantee
 from privfed.data.world import Shape
 from privfed.devices.dpsgd import NoiseSource
 from privfed.interfaces import Defense
-from privfed.messages import Rows, Uploads
+from privfed.messages import Rows, Uploads, everywhere
 from privfed.seeds import Stream
 
 
@@ -87,15 +87,3 @@ class Gaussian(Defense):
             covers=covers,
             caveats=("not DP: gradients are not clipped, so noise bounds nothing",),
         )
-
-
-def everywhere(table: Rows, clients: int, items: int) -> Rows:
-    """The same rows with a zero row for every item that a client did not send."""
-    value = table.value.new_zeros(clients, items, table.value.shape[1])
-    value[table.sender, table.item] = table.value
-    device = table.item.device
-    return Rows(
-        torch.arange(clients, device=device).repeat_interleave(items),
-        torch.arange(items, device=device).repeat(clients),
-        value.flatten(0, 1),
-    )

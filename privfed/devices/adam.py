@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least, positive
+
 _BETAS = (0.9, 0.999)
 _EPS = 1e-8  # these are PyTorch's
 
@@ -33,14 +35,8 @@ class LocalRule:
     batch: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}"
-            )
+        at_least(self, 1, "epochs", "batch")
+        positive(self, "learning_rate")
         if not 0 <= self.decay * self.learning_rate < 1:
             raise ValueError(
                 f"decay must be 0 or more and below 1 / learning_rate, got {self.decay}"

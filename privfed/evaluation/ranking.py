@@ -48,14 +48,14 @@ def rank_scores(marks: Marks, at: Sequence[int]) -> Mapping[str, Score]:
 
 
 def reached(
-    world: World, order: Tensor, candidates: Tensor | None, held: Ragged
+    world: World, scores: Tensor, candidates: Tensor | None, held: Ragged
 ) -> Marks:
-    """Ranks under one ranking for all clients, (1, items)."""
+    """Ranks by scores (clients, items), or by one ranking for all, (1, items)."""
+    everyones = scores.expand(world.shape.clients, -1)
     marks = Marks.none(held)
     for clients in torch.split(held.counts.nonzero()[:, 0], SCORED):
         cohort = cohort_of(world, clients)
-        scores = order.expand(len(clients), -1)
-        marks.put(clients, ranks(scores, cohort, held, candidates))
+        marks.put(clients, ranks(everyones[clients], cohort, held, candidates))
     return marks
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from privfed.checks import positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch, aligned
@@ -40,8 +41,7 @@ class Backbone(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.item_rate < float("inf"):
-            raise ValueError(f"item_rate must be positive, got {self.item_rate}")
+        positive(self, "item_rate")
 
     @abstractmethod
     def tables(self, width: int) -> Sequence[Part]:

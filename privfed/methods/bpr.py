@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import softplus
 
+from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, aligned, collect, padded
@@ -26,18 +27,16 @@ from privfed.interfaces import (
     State,
     Trained,
 )
-from privfed.messages import Total, Uploads
+from privfed.messages import Total, Uploads, summed
 from privfed.methods.bpr_dp import private_steps, whole_change
 from privfed.methods.factors import (
     ITEMS,
     USERS,
-    check,
     combined,
     inner,
     normal_items,
     normal_users,
     scores,
-    summed,
 )
 from privfed.seeds import Stream
 
@@ -66,8 +65,8 @@ class BPR(Ranker, FromTotal, PerInteraction):
     paper = "Rendle et al., UAI 2009; federated as in Rong et al., ICDE 2022"
 
     def __post_init__(self) -> None:
-        positive = ("width", "learning_rate", "clip", "negatives", "start_size")
-        check(self, positive, ("regularization",))
+        positive(self, "width", "learning_rate", "clip", "negatives", "start_size")
+        not_negative(self, "regularization")
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
         size = self.start_size

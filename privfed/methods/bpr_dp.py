@@ -12,8 +12,8 @@ from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, aligned
 from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.interfaces import Round
-from privfed.messages import Rows
-from privfed.methods.factors import ITEMS, USERS, every, inner
+from privfed.messages import Rows, every
+from privfed.methods.factors import ITEMS, USERS, inner
 
 
 def private_steps(

@@ -13,7 +13,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs
 from privfed.devices.batches import bucket
 from privfed.interfaces import State
-from privfed.messages import Rows
+from privfed.messages import Rows, summed
 from privfed.seeds import Stream
 
 ITEMS, USERS = "items", "users"
@@ -69,31 +69,6 @@ def beside(first: Padded, second: Padded) -> Padded:
     )
 
 
-def summed(sender: Tensor, item: Tensor, value: Tensor, items: int) -> Rows:
-    """Rows by sender, then item, so that their order tells nothing; repeats add up."""
-    pairs, back = torch.unique(sender * items + item, return_inverse=True)
-    table = value.new_zeros(len(pairs), value.shape[1]).index_add_(0, back, value)
-    return Rows(pairs // items, pairs % items, table)
-
-
-def whole(rows: Rows, clients: int, items: int) -> Rows:
-    """The same rows, with a zero row for every item that a client did not send."""
-    value = rows.value.new_zeros(clients, items, rows.value.shape[1])
-    value[rows.sender, rows.item] = rows.value
-    return every(value)
-
-
-def every(value: Tensor) -> Rows:
-    """Whole tables (clients, items, width) as rows."""
-    clients, items, _ = value.shape
-    device = value.device
-    return Rows(
-        torch.arange(clients, device=device).repeat_interleave(items),
-        torch.arange(items, device=device).repeat(clients),
-        value.flatten(0, 1),
-    )
-
-
 def inner(x: Tensor, table: Tensor) -> Tensor:
     """Each client's vector times its own rows: (clients, size).
 
@@ -135,13 +110,3 @@ def uniform(rows: int, width: int, stream: Stream) -> Tensor:
     """A table of draws from [-1/2, 1/2), each row from its own lane."""
     drawn = stream.uniform(torch.arange(rows)[:, None], torch.arange(width)[None])
     return (drawn - 0.5).float()
-
-
-def check(settings: object, positive: tuple[str, ...], least0: tuple[str, ...]) -> None:
-    """Raise ValueError for a setting that is not positive, or is negative."""
-    for name in positive:
-        if not 0 < getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be positive, got {getattr(settings, name)}")
-    for name in least0:
-        if not 0 <= getattr(settings, name) < float("inf"):
-            raise ValueError(f"{name} must be 0 or more, got {getattr(settings, name)}")

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
 from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
-from privfed.messages import Total, Uploads
+from privfed.messages import Total, Uploads, every
 from privfed.methods.factors import (
     ITEMS,
     Padded,
-    check,
     combined,
     distinct,
-    every,
     inner,
     normal_items,
     scores,
@@ -53,8 +52,8 @@ class FCFOriginal(Ranker, FromTotal):
     paper = "Ammad-ud-din et al., 2019"
 
     def __post_init__(self) -> None:
-        positive = ("width", "regularization", "learning_rate", "start_size")
-        check(self, positive, ("confidence",))
+        positive(self, "width", "regularization", "learning_rate", "start_size")
+        not_negative(self, "confidence")
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
         start = normal_items(shape.items, self.width, stream) * self.start_size

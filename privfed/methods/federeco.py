@@ -9,6 +9,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from privfed.checks import at_least
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import coarse, collect
@@ -49,8 +50,7 @@ class Federeco(Ranker, FromTotal):
     paper = "Perifanis and Efraimidis, 2022, as federeco runs it"
 
     def __post_init__(self) -> None:
-        if self.negatives < 1:
-            raise ValueError(f"negatives must be at least 1, got {self.negatives}")
+        at_least(self, 1, "negatives")
         assert self.neural  # which checks its own settings
         assert self.rule  # likewise
 

@@ -42,12 +42,7 @@ class FedFast(Clustered):
     ) -> Trained:
         start = shared.received(model, cohort.clients)
         fitted = self.fit(model, start, self.samples(cohort, round), round)
-        sent = self.uploads(
-            cohort,
-            fitted.rows,
-            shared.minus(fitted.dense, start),
-            shared.minus(fitted.users, start),
-        )
+        sent = self.sent(cohort, fitted, start)
         weighted = replace(sent, weight=cohort.counts.float())
         return Trained({}, {}, weighted, fitted.loss)
 
@@ -62,5 +57,4 @@ class FedFast(Clustered):
         return {**after, CLUSTER: self.parted(after, stream)}
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
-        rows = shared.own_rows(model, cohort.clients)
-        return self.neural().scores(model, rows)
+        return self.shared_scores(model, cohort)

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least, fours, positive
 from privfed.data.cohort import Cohort, part_of
 from privfed.data.world import Pairs, Shape
 from privfed.errors import SettingsError
@@ -28,8 +29,6 @@ from privfed.methods.outer import adam
 from privfed.seeds import Seeds, Stream
 
 RATE = "rate."  # a learned step size has its weight's shape, and this before its name
-_WHOLE = ("records", "inner_steps", "hidden", "epochs", "batch")
-_ABOVE = ("inner_rate", "outer_rate", "local_rate")
 
 
 @dataclass(frozen=True)
@@ -68,23 +67,17 @@ class FedMeta(Chooser, FromTotal):
     paper = "Chen et al., Federated Meta-Learning, 2018"
 
     def __post_init__(self) -> None:
-        for name in (*_WHOLE, "adapt_steps"):
-            least = 2 if name == "records" else int(name != "adapt_steps")
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}"
-                )
-        for name in _ABOVE:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        at_least(self, 2, "records")
+        at_least(self, 1, "inner_steps", "hidden", "epochs", "batch")
+        at_least(self, 0, "adapt_steps")
+        positive(self, "inner_rate", "outer_rate", "local_rate")
         for name, below in (("share", 1.0), ("support", 0.999)):
             if not 0 < getattr(self, name) <= below:
                 raise ValueError(
                     f"{name} must be above 0 and at most {below:g}, got "
                     f"{getattr(self, name)}"
                 )
-        if self.hidden % 4:
-            raise ValueError(f"hidden must be a multiple of 4, got {self.hidden}")
+        fours(self, "hidden")
 
     @property
     def classifier(self) -> Classifier:

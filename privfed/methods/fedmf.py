@@ -14,23 +14,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
 from privfed.interfaces import FromTotal, Rater, Round, State, Trained
-from privfed.messages import Total, Uploads
+from privfed.messages import Total, Uploads, everywhere
 from privfed.methods.factors import (
     ITEMS,
     USERS,
     Padded,
     by_client,
-    check,
     combined,
     inner,
     normal_items,
     normal_users,
     products,
-    whole,
 )
 from privfed.seeds import Stream
 
@@ -61,7 +60,8 @@ class FedMF(Rater, FromTotal):
     paper = "Chai et al., IEEE Intelligent Systems 2020"
 
     def __post_init__(self) -> None:
-        check(self, ("width", "learning_rate"), ("regularization", "start_spread"))
+        positive(self, "width", "learning_rate")
+        not_negative(self, "regularization", "start_spread")
         if self.start == self.start_spread == 0 or not isfinite(self.start):
             raise ValueError(
                 "start must be finite, and not 0 unless start_spread is positive: from "
@@ -83,7 +83,7 @@ class FedMF(Rater, FromTotal):
         clients, items = len(cohort.clients), cohort.shape.items
         rows = data.rows(change, items)
         if self.upload == "full":
-            rows = whole(rows, clients, items)
+            rows = everywhere(rows, clients, items)
         scale = {ITEMS: self.learning_rate}
         uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
         loss = squares.sum(1) / data.count[:, 0]

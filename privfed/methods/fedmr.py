@@ -13,6 +13,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
@@ -75,10 +76,8 @@ class FedMR(LocalSGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.id_width < 1:
-            raise ValueError(f"id_width must be at least 1, got {self.id_width}")
-        if not 0 < self.item_rate < float("inf"):
-            raise ValueError(f"item_rate must be positive, got {self.item_rate}")
+        at_least(self, 1, "id_width")
+        positive(self, "item_rate")
 
     @property
     def core(self) -> Backbone:

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
@@ -28,7 +29,6 @@ from privfed.methods.factors import (
     Padded,
     beside,
     by_client,
-    check,
     combined,
     inner,
     products,
@@ -73,8 +73,8 @@ class FedRec(Rater, FromTotal):
     paper = "Lin et al., IEEE Intelligent Systems 2021; Liang et al., AAAI 2021"
 
     def __post_init__(self) -> None:
-        least0 = ("regularization", "virtual", "predict_after", "local_steps")
-        check(self, ("width", "learning_rate", "decay", "start_size"), least0)
+        positive(self, "width", "learning_rate", "decay", "start_size")
+        not_negative(self, "regularization", "virtual", "predict_after", "local_steps")
         if self.denoise and not self.virtual:
             raise ValueError("denoise needs virtual to be at least 1")
 

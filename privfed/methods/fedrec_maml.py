@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least, fours, positive
 from privfed.data.cohort import Cohort, part_of
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import bucket, padded
@@ -25,9 +26,6 @@ from privfed.methods.meta.records import Records, Taking, all_of, shuffled
 from privfed.methods.outer import adam
 from privfed.methods.parts import Part
 from privfed.seeds import Stream
-
-_WHOLE = ("width", "hidden", "inner_steps")
-_ABOVE = ("inner_rate", "outer_rate", "item_std")
 
 
 @dataclass(frozen=True)
@@ -54,22 +52,12 @@ class FedRecMAML(Rater, FromTotal):
     paper = "Lin et al., MetaMF, 2020 (row FedRec); Chen et al., 2018"
 
     def __post_init__(self) -> None:
-        for name in (*_WHOLE, "adapt_steps"):
-            least = int(name != "adapt_steps")
-            if getattr(self, name) < least:
-                raise ValueError(
-                    f"{name} must be at least {least}, got {getattr(self, name)}"
-                )
-        for name in _ABOVE:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        at_least(self, 1, "width", "hidden", "inner_steps")
+        at_least(self, 0, "adapt_steps")
+        positive(self, "inner_rate", "outer_rate", "item_std")
         if not 0 < self.support < 1:
             raise ValueError(f"support must be between 0 and 1, got {self.support}")
-        for name in ("width", "hidden"):
-            if getattr(self, name) % 4:
-                raise ValueError(
-                    f"{name} must be a multiple of 4, got {getattr(self, name)}"
-                )
+        fours(self, "width", "hidden")
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
         rng = stream.generator()

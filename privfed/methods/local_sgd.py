@@ -12,6 +12,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices import dpsgd
@@ -27,7 +28,7 @@ from privfed.interfaces import (
     State,
     Trained,
 )
-from privfed.messages import Rows, Total, Uploads
+from privfed.messages import Rows, Total, Uploads, every
 from privfed.methods.copies import changes, own_copies
 from privfed.methods.parts import Part
 from privfed.seeds import Stream
@@ -56,15 +57,8 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
     negatives_distinct: bool = False  # those of one positive differ
 
     def __post_init__(self) -> None:
-        for name in ("width", "epochs", "batch", "negatives"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}"
-            )
+        at_least(self, 1, "width", "epochs", "batch", "negatives")
+        positive(self, "learning_rate")
 
     # What a method declares.
 
@@ -289,6 +283,4 @@ def _noise_other_rows(
     if before is not None:
         value += before
     value[rows.sender, rows.item] = rows.value
-    everyone = torch.arange(clients).repeat_interleave(items)
-    every = torch.arange(items).repeat(clients)
-    return Rows(everyone, every, value.flatten(0, 1))
+    return every(value)

@@ -35,5 +35,4 @@ class NeuralAvg(Averaged):
         return Trained({}, {}, sent, fitted.loss)
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
-        rows = shared.own_rows(model, cohort.clients)
-        return self.neural().scores(model, rows)
+        return self.shared_scores(model, cohort)

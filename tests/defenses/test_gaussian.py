@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from privfed.data.world import Shape
-from privfed.defenses.gaussian import Gaussian, everywhere
-from privfed.messages import Rows, Uploads
+from privfed.defenses.gaussian import Gaussian
+from privfed.messages import Rows, Uploads, everywhere
 from privfed.seeds import Seeds
 
 SHAPE = Shape(30, 50)

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from privfed.channels.plain import Plain
 from privfed.data.world import World
-from privfed.interfaces import Channel, Method, Round, State
+from privfed.interfaces import Channel, FromTotal, Method, Round, State
 from privfed.messages import Total
 from privfed.seeds import Seeds
 from tests.worlds import shards, uneven
@@ -88,3 +88,16 @@ def bits(method: Method, of: World, number: int = 3) -> None:
             assert torch.equal(total.senders[name], whole.senders[name]), name
         for name, value in kept.items():
             assert torch.equal(after[name], value), name
+
+
+def leaves_alone(method: Method, of: World) -> None:
+    """Assert that a round changes nothing that it was given."""
+    assert isinstance(method, FromTotal)
+    model, private = shaken(method, of)
+    before = {n: v.clone() for n, v in {**model, **private}.items()}
+
+    total, _ = one_round(method, model, private, of)
+    method.apply(model, total)
+
+    for n, value in {**model, **private}.items():
+        assert torch.equal(value, before[n]), n

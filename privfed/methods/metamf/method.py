@@ -13,11 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.checks import fours, not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.interfaces import FromUploads, Rater, Round, State, Trained
-from privfed.messages import Uploads
-from privfed.methods.factors import check, summed
+from privfed.messages import Uploads, summed
 from privfed.methods.metamf.device import (
     Network,
     Slopes,
@@ -69,12 +69,9 @@ class MetaMF(Rater, FromUploads):
     paper = "Lin et al., SIGIR 2020"
 
     def __post_init__(self) -> None:
-        check(self, ("learning_rate", "clip", "layer", *_ALIGNED), ("decay",))
-        for name in _ALIGNED:
-            if getattr(self, name) % 4:
-                raise ValueError(
-                    f"{name} must be a multiple of 4, got {getattr(self, name)}"
-                )
+        positive(self, "learning_rate", "clip", "layer", *_ALIGNED)
+        not_negative(self, "decay")
+        fours(self, *_ALIGNED)
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch must be at least 1, got {self.batch}")
 

@@ -6,8 +6,6 @@ from typing import Literal
 from privfed.data.cohort import Cohort
 from privfed.interfaces import SERVER, FromTotal, State
 from privfed.messages import Total, Uploads
-from privfed.methods.neural import shared
-from privfed.methods.neural.network import Fitted
 from privfed.methods.neural.shared import SharedNeural
 
 
@@ -21,15 +19,6 @@ class Averaged(SharedNeural, FromTotal):
     """
 
     user_rows: Literal["averaged", "own"] = "averaged"
-
-    def sent(self, cohort: Cohort, fitted: Fitted, start: State) -> Uploads:
-        """The change of all that a run trained, of equal weight."""
-        return self.uploads(
-            cohort,
-            fitted.rows,
-            shared.minus(fitted.dense, start),
-            shared.minus(fitted.users, start),
-        )
 
     def apply(self, model: State, total: Total) -> State:
         """Add the mean change; what a client did not send counts as zero."""

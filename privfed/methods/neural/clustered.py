@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from privfed.checks import at_least
 from privfed.data.world import Shape
 from privfed.errors import SettingsError
 from privfed.interfaces import SERVER, FromUploads, Invites, State
@@ -36,11 +37,7 @@ class Clustered(SharedNeural, FromUploads, Invites):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("clusters", "delegates"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
+        at_least(self, 1, "clusters", "delegates")
         for name in ("discount", "fading"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(

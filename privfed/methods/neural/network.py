@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
+from privfed.checks import at_least, positive
 from privfed.data.world import Shape
 from privfed.devices.adam import LocalRule, Optimizer
 from privfed.devices.batches import Samples, padded
@@ -43,15 +44,13 @@ class Neural:
     std: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width must be at least 1, got {self.width}")
+        at_least(self, 1, "width")
         if len(self.layers) < 2 or min(self.layers) < 1 or self.layers[0] % 2:
             raise ValueError(
                 "layers needs two sizes or more, the first of them even (a user's and "
                 f"an item's half), got {self.layers}"
             )
-        if not 0 < self.std < float("inf"):
-            raise ValueError(f"std must be positive, got {self.std}")
+        positive(self, "std")
 
     def tables(self) -> Mapping[str, int]:
         """Width of the embedding of each branch: "mf", "mlp" or both."""
@@ -123,7 +122,7 @@ class Neural:
         return torch.cat(found, 1)
 
     def footprint(
-        self, shape: Shape, positives: int, negatives: int, epochs: int = 3
+        self, shape: Shape, positives: int, negatives: int, epochs: int
     ) -> int:
         """Bytes that ``fit`` needs for one client of so many (padded) positives."""
         layout, samples = self.layout(), positives * (1 + negatives)

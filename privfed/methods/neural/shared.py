@@ -6,6 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from privfed.checks import at_least
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, coarse, collect
@@ -36,8 +37,7 @@ class SharedNeural(Ranker):
     negatives: int = 4
 
     def __post_init__(self) -> None:
-        if self.negatives < 1:
-            raise ValueError(f"negatives must be at least 1, got {self.negatives}")
+        at_least(self, 1, "negatives")
         self.neural()  # both check what they are made of
         self.rule()
 
@@ -76,6 +76,19 @@ class SharedNeural(Ranker):
         tables = items(model)
         return fit(self.neural(), tables, start, samples, self.rule(), draws, pull)
 
+    def sent(self, cohort: Cohort, fitted: Fitted, start: State) -> Uploads:
+        """The change of all that a run trained, of equal weight."""
+        return self.uploads(
+            cohort,
+            fitted.rows,
+            minus(fitted.dense, start),
+            minus(fitted.users, start),
+        )
+
+    def shared_scores(self, model: State, cohort: Cohort) -> Tensor:
+        """Scores (clients, items) by the model that all share."""
+        return self.neural().scores(model, own_rows(model, cohort.clients))
+
     def uploads(
         self,
         cohort: Cohort,
@@ -98,7 +111,7 @@ class SharedNeural(Ranker):
         return coarse(counts)  # ``fit`` pads no client by another
 
     def footprint(self, shape: Shape, positives: int) -> int:
-        return self.neural().footprint(shape, positives, self.negatives)
+        return self.neural().footprint(shape, positives, self.negatives, self.epochs)
 
 
 # By name, for a model that comes from a checkpoint has another order.
