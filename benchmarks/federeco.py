@@ -47,7 +47,7 @@ from privfed.evaluation.judge import task_of
 from privfed.evaluation.marks import Marks, means
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.task import Task
-from privfed.interfaces import Round, State
+from privfed.interfaces import Opening, Round, State
 from privfed.machine import Machine
 from privfed.methods.federeco import Federeco
 from privfed.methods.neural.network import Neural
@@ -289,11 +289,12 @@ def _round(
 ) -> State:
     """One round of privfed, evaluation left out."""
     channel = Plain()
-    opened = channel.open(shards[0].shape)
+    ids = torch.cat([shard.clients for shard in shards])
+    opened = channel.open(Opening(now.number, shards[0].shape, ids, now.stream))
     for cohort in shards:
         uploads = method.train(model, {}, cohort, now).uploads
-        opened, _ = channel.send(opened, now.number, uploads)
-    return method.apply(model, channel.close(opened, now.number)[0])
+        opened, _ = channel.send(opened, uploads)
+    return method.apply(model, channel.close(opened).total)
 
 
 def _loop(method: Federeco, model: State, cohort: Cohort) -> State:

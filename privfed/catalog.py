@@ -258,6 +258,22 @@ def find(kind: Kind, name: str) -> type[Any]:
     return found
 
 
+def name_of(part: object) -> str:
+    """What the catalog calls a part; its class where no row is of that class.
+
+    Of several rows of one class, the one of whose settings the part has most.
+    """
+    target = f"{type(part).__module__}:{type(part).__qualname__}"
+    fits = {
+        name: all(getattr(part, k, None) == v for k, v in entry.preset.items())
+        and len(entry.preset)
+        for kind in KINDS
+        for name, entry in entries(kind).items()
+        if entry.target == target
+    }
+    return max(fits, key=lambda name: fits[name], default=type(part).__name__)
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """The end of a "no such name" message: the nearest name, or all of them."""
     names = sorted(known)

@@ -1,7 +1,7 @@
 """Parts as users write them: ``name:key=value,key=value``, or a TOML table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from privfed.catalog import Kind, entries, find, lookup, suggest
@@ -13,25 +13,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chosen(Generic[T]):
-    """A part that a run uses: its name in the catalog, and the part itself."""
+    """A part that a run uses: its name in the catalog, and the part itself.
+
+    ``preset`` holds the settings that come with the name.
+    """
 
     name: str
     part: T
+    preset: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spec(self) -> str:
-        """The part as an option has it: its name, and what is not its default."""
+        """The part as an option has it: its name, and what the name does not say."""
         default = {f.name: f.default for f in fields(self.part)}  # type: ignore[arg-type]
+        default |= self.preset
         changed = [
             f"{name}={_word(value)}"
-            for name, value in plain(self.part).items()
+            for name, value in self._settings().items()
             if getattr(self.part, name) != default[name]
         ]
         return f"{self.name}:{','.join(changed)}" if changed else self.name
 
     def row(self) -> dict[str, Any]:
         """The part as a TOML table, defaults too."""
-        return {"name": self.name, **plain(self.part)}
+        return {"name": self.name, **self._settings()}
+
+    def _settings(self) -> dict[str, Any]:
+        """All settings; an absent one is none, which the name may not mean."""
+        return {**dict.fromkeys(self.preset, "none"), **plain(self.part)}
 
 
 def _word(value: Any) -> str:
@@ -47,7 +56,8 @@ def choose(kind: Kind, given: Any) -> Chosen[Any]:
     """
     name, entry = lookup(kind, name_in(kind, given))
     values = {**entry.preset, **_values(kind, given)}
-    return Chosen(name, build(find(kind, name), values, f"{kind} {name}"))
+    part = build(find(kind, name), values, f"{kind} {name}")
+    return Chosen(name, part, entry.preset)
 
 
 def choose_all(kind: Kind, given: Sequence[Any]) -> tuple[Chosen[Any], ...]:

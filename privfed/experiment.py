@@ -13,6 +13,8 @@ from typing import Any
 
 import privfed
 from privfed import figures
+from privfed.accounting.guarantee import Guarantee
+from privfed.choices import Chosen
 from privfed.config import RunSettings
 from privfed.data.load import load
 from privfed.data.world import Source
@@ -22,7 +24,7 @@ from privfed.result import Result
 from privfed.rounds import Keeping, Outcome, Setup, run
 from privfed.seeds import Seeds
 
-Progress = Callable[[int, int, int, Mapping[str, float]], None]
+Progress = Callable[[int, float, int, Mapping[str, float]], None]
 
 _LIBRARIES = ("torch", "numpy", "scipy", "dp-accounting", "safetensors")
 _NO_MATTER = ("machine", "out", "checkpoint_every")  # what changes no result
@@ -53,8 +55,11 @@ def run_id(settings: RunSettings, source: Source) -> str:
     """Method, defenses and a hash of all that the result depends on."""
     plain = {k: v for k, v in settings.plain().items() if k not in _NO_MATTER}
     told = json.dumps([plain, source.world.fingerprint, _code()], sort_keys=True)
-    names = [settings.method.name, *(one.name for one in settings.defense)]
-    return "-".join([*names, hashlib.sha256(told.encode()).hexdigest()[:8]])
+    parts = [
+        settings.method.name,
+        *(spec.partition(":")[0] for spec in _specs(settings)),
+    ]
+    return "-".join([*parts, hashlib.sha256(told.encode()).hexdigest()[:8]])
 
 
 @cache
@@ -90,8 +95,8 @@ def _one_seed(
     path = folder / "checkpoints" / f"seed-{seed}.safetensors"
     keeping = Keeping(path, settings.checkpoint_every, resume)
 
-    def told(round: int, rounds: int, row: Mapping[str, float]) -> None:
-        if not path.parent.exists():  # only now is it known that the parts fit
+    def told(round: float, rounds: int, row: Mapping[str, float]) -> None:
+        if row and not path.parent.exists():  # only now is it known that parts fit
             path.parent.mkdir(parents=True)
             _write(folder / "settings.toml", settings.to_toml())
         progress(seed, round, rounds, row)
@@ -111,7 +116,7 @@ def assemble(
     result = Result(
         id=name,
         method=settings.method.spec,
-        defenses=tuple(one.spec for one in settings.defense),
+        defenses=_specs(settings),
         attacks=tuple(one.spec for one in settings.attack),
         data=_described(source),
         protocol=task.describe(),
@@ -122,19 +127,30 @@ def assemble(
             **figures.costs(outcomes),
         },
         references={**references, **prior},
-        privacy=dict(
-            zip(
-                (one.name for one in settings.defense),
-                outcomes[0].guarantees,
-                strict=True,
-            )
-        ),
+        privacy=_promises(settings, outcomes[0]),
         not_applicable=refused,
         rounds=_rounds(seeds, outcomes),
         settings=settings.plain(),
         versions=_versions(),
     )
     return replace(result, notes=tuple(_notes(settings, source, outcomes, result)))
+
+
+def _specs(settings: RunSettings) -> tuple[str, ...]:
+    """Defenses as they were asked for; the channel last, where it hides anything."""
+    parts: list[Chosen[Any]] = [*settings.defense]
+    if settings.channel.name != "plain":
+        parts.append(settings.channel)
+    return tuple(one.spec for one in parts)
+
+
+def _promises(settings: RunSettings, outcome: Outcome) -> dict[str, Guarantee]:
+    """What each defense and the channel promise, by name."""
+    names = [one.name for one in settings.defense]
+    found = dict(zip(names, outcome.guarantees, strict=True))
+    if outcome.carried is not None:
+        found[settings.channel.name] = outcome.carried
+    return found
 
 
 def _described(source: Source) -> dict[str, Any]:

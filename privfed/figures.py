@@ -111,6 +111,10 @@ def costs(outcomes: Sequence[Outcome]) -> Figures:
         "cost.server_seconds": mean(
             lambda k: spent[k].server_seconds / spent[k].rounds
         ),
+        **{
+            f"cost.{name}": mean(lambda k, n=name: spent[k].other[n] / spent[k].rounds)  # type: ignore[misc]
+            for name in spent[0].other
+        },
     }
 
 

@@ -1,18 +1,38 @@
 """The devices' side of a round: local training and what defenses do there."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from privfed.data.cohort import Cohort, part_of
-from privfed.devices.dpsgd import InteractionDP
-from privfed.errors import SettingsError
-from privfed.interfaces import Defense, Method, Plan, Round, State, Trained
+from privfed.interfaces import (
+    Channel,
+    Defense,
+    Method,
+    Plan,
+    Rater,
+    Round,
+    State,
+    Trained,
+    Turn,
+    broadcast,
+)
 from privfed.machine import Machine
-from privfed.messages import Uploads
+from privfed.messages import Total, Uploads
 from privfed.seeds import Seeds
 
 Work = Callable[[Cohort], tuple[Trained, Uploads, float]]
+
+
+@dataclass(frozen=True)
+class Now:
+    """What a round begins with; ``kept`` is each defense's memory."""
+
+    number: int
+    model: State
+    private: State
+    kept: Mapping[str, State]
 
 
 @dataclass(frozen=True)
@@ -21,61 +41,90 @@ class Fleet:
 
     method: Method
     defenses: Sequence[Defense]
-    privacy: InteractionDP | None
     machine: Machine
     seeds: Seeds
+    whole: bool  # whether whole tables leave the devices
 
     @classmethod
     def of(
         cls,
         plan: Plan,
         defenses: Sequence[Defense],
+        channel: Channel,
         machine: Machine,
         seeds: Seeds,
     ) -> "Fleet":
-        """Make defenses ready for what is public of the run, and the method for them.
-
-        Raises SettingsError where two defenses would change local training.
-        """
+        """Make defenses ready for what is public of a run, and its method for them."""
         ready, method = [defense.prepare(plan) for defense in defenses], plan.method
         for defense in ready:
             method = defense.method(method)
-        rules = [rule for d in ready if (rule := d.in_training()) is not None]
-        if len(rules) > 1:
-            raise SettingsError(
-                "only one defense can change local training; leave the others out"
-            )
-        privacy = rules[0] if rules else None
-        return cls(method, ready, privacy, machine, seeds)
+        parts: Sequence[Defense | Channel] = [*ready, channel]
+        whole = any(part.sends_every_row() for part in parts)
+        return cls(method, ready, machine, seeds, whole)
 
-    def shards(self, cohort: Cohort, number: int) -> Sequence[Cohort]:
+    def start(self) -> dict[str, State]:
+        """Every defense's memory before the first round, by its place in the chain."""
+        return {str(k): defense.start() for k, defense in enumerate(self.defenses)}
+
+    def shards(self, cohort: Cohort, now: Now) -> Sequence[Cohort]:
         """A round's clients and their data, in shards that fit the memory budget."""
         for k, defense in enumerate(self.defenses):
-            cohort = defense.on_data(cohort, self.seeds(f"data {k}", number))
+            turn = self._turn("data", k, cohort, now)
+            if isinstance(self.method, Rater):
+                predict = partial(self.method.predict, now.model, now.private)
+                turn = replace(turn, predict=predict)
+            cohort = defense.on_data(cohort, turn)
         positions = self.machine.shards(
-            cohort.counts,
-            cohort.shape,
-            self.method,
-            dense=any(defense.sends_every_row() for defense in self.defenses),
+            cohort.counts, cohort.shape, self.method, dense=self.whole
         )
-        whole = len(cohort.clients)
-        return [part_of(cohort, at) if len(at) < whole else cohort for at in positions]
+        count = len(cohort.clients)
+        return [part_of(cohort, at) if len(at) < count else cohort for at in positions]
 
-    def work(self, model: State, private: State, number: int) -> Work:
+    def work(self, now: Now, cohort: Cohort) -> Work:
         """What the devices of a shard do, safe to run in any thread.
 
         It returns what training left, what is uploaded, and processor seconds.
         """
-        draws = self.seeds("train", number)
-        now = Round(number, draws, self.seeds("once"), self.privacy)
+        turns = [
+            self._turn("upload", k, cohort, now) for k in range(len(self.defenses))
+        ]
+        chain = list(zip(self.defenses, turns, strict=True))
+        terms = [defense.penalty(turn) for defense, turn in chain]
+        rules = [defense.in_training() for defense in self.defenses]
+        here = Round(
+            now.number,
+            self.seeds("train", now.number),
+            self.seeds("once"),
+            next((rule for rule in rules if rule is not None), None),
+            [term for term in terms if term is not None],
+        )
 
         def work(shard: Cohort) -> tuple[Trained, Uploads, float]:
             start = time.thread_time()
-            trained = self.method.train(model, private, shard, now)
+            trained = self.method.train(now.model, now.private, shard, here)
             uploads = trained.uploads
-            for k, defense in enumerate(self.defenses):
-                noise = self.seeds(f"upload {k}", number)
-                uploads = defense.on_upload(uploads, shard.shape, noise)
+            for defense, turn in chain:
+                uploads = defense.on_upload(uploads, turn)
             return trained, uploads, time.thread_time() - start
 
         return work
+
+    def combine(
+        self, total: Total, cohort: Cohort, now: Now
+    ) -> tuple[Total, dict[str, State]]:
+        """The total after every defense's step, and what each remembers of it."""
+        kept = dict(now.kept)
+        for k, defense in reversed([*enumerate(self.defenses)]):
+            turn = self._turn("total", k, cohort, now)
+            kept[str(k)] = defense.learn(total, turn)
+            total = defense.on_total(total, turn)
+        return total, kept
+
+    def _turn(self, step: str, place: int, cohort: Cohort, now: Now) -> Turn:
+        return Turn(
+            now.number,
+            cohort.shape,
+            self.seeds(f"{step} {place}", now.number),
+            now.kept.get(str(place), {}),
+            broadcast(now.model),
+        )

@@ -1,18 +1,21 @@
 """The kinds of part that can be added to privfed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from privfed.accounting import Guarantee
+from privfed.accounting.guarantee import Guarantee
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape, Task
 from privfed.devices.batches import bucket
 from privfed.devices.dpsgd import InteractionDP
-from privfed.messages import Rows, Total, Uploads
+from privfed.devices.penalty import Penalty
+from privfed.messages import Rows, Spent, Total, Uploads
+from privfed.sampling import Sampling
 from privfed.seeds import Stream
 from privfed.views import Guess, Prior, View
 
@@ -52,6 +55,7 @@ class Round:
     stream: Stream
     always: Stream
     privacy: InteractionDP | None = None
+    penalties: Sequence[Penalty] = ()
 
 
 class Method(ABC):
@@ -203,6 +207,10 @@ class PerInteraction(Method):
         """Return the method in that form."""
 
 
+class Penalized(Method):
+    """A method whose local loss takes further terms, of the round's ``penalties``."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is public about a run before it starts; guarantees are computed on it."""
@@ -212,20 +220,44 @@ class Plan:
     participations: int  # the most rounds that any one client takes part in
     mean_interactions: float
     method: Method
+    clients: int  # who may take part
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What a step of a defense may read beside its input.
+
+    ``stream`` is for this defense's draws in this step and round, ``memory`` what it
+    keeps from round to round, ``model`` what the devices received. ``predict`` is how
+    devices predict a cohort's pairs now, where their method predicts ratings.
+    """
+
+    number: int  # the round
+    shape: Shape
+    stream: Stream
+    memory: State = field(default_factory=dict)
+    model: State = field(default_factory=dict)
+    predict: Callable[[Cohort, Pairs], Tensor] | None = None
 
 
 class Defense:
-    """Up to four steps; a defense overrides the ones that it needs.
+    """Up to five steps; a defense overrides the ones that it needs.
 
-    ``in_training``, ``on_data`` and ``on_upload`` run on the devices, first
-    defense first; ``on_total`` runs on the server, last defense first. All are
-    pure. ``prepare`` returns the defense with everything derived from the plan.
+    ``in_training``, ``penalty``, ``on_data`` and ``on_upload`` run on the devices,
+    first defense first; ``on_total`` runs where the sum is, last defense first. All
+    are pure: what changes from round to round is a memory, ``start`` and then what
+    ``learn`` returns. ``prepare`` returns the defense with everything derived from the
+    plan.
     """
 
     hides: ClassVar[str]
     does_not_hide: ClassVar[str]
+    unit: ClassVar[str] = "none: no guarantee"
+    trust: ClassVar[str]
     cost: ClassVar[str]
     paper: ClassVar[str]
+    bounds_upload: ClassVar[bool] = False  # rests on the norm of the upload it makes
 
     def prepare(self, plan: Plan) -> "Defense":
         return self
@@ -238,14 +270,26 @@ class Defense:
         """How local training itself is made private."""
         return None
 
-    def on_data(self, cohort: Cohort, stream: Stream) -> Cohort:
+    def penalty(self, turn: Turn) -> Penalty | None:
+        """What local training's loss has in addition."""
+        return None
+
+    def on_data(self, cohort: Cohort, turn: Turn) -> Cohort:
         return cohort
 
-    def on_upload(self, uploads: Uploads, shape: Shape, stream: Stream) -> Uploads:
+    def on_upload(self, uploads: Uploads, turn: Turn) -> Uploads:
         return uploads
 
-    def on_total(self, total: Total, stream: Stream) -> Total:
+    def on_total(self, total: Total, turn: Turn) -> Total:
         return total
+
+    def start(self) -> State:
+        """The memory before the first round."""
+        return {}
+
+    def learn(self, total: Total, turn: Turn) -> State:
+        """The memory after a round; reads what ``on_total`` reads."""
+        return turn.memory
 
     def sends_every_row(self) -> bool:
         """Whether whole tables leave the devices, which decides the memory needed."""
@@ -255,25 +299,69 @@ class Defense:
         raise NotImplementedError(f"{type(self).__name__} states no guarantee")
 
 
+@dataclass(frozen=True)
+class Opening:
+    """The public facts of a round that a channel carries.
+
+    ``clients`` is the whole cohort; its uploads come in shards, in any order.
+    """
+
+    number: int
+    shape: Shape
+    clients: Tensor  # (cohort,)
+    stream: Stream
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What a channel hands over at the end of a round."""
+
+    total: Total
+    views: Sequence[View]
+    spent: Spent
+
+
 class Channel(ABC):
     """Carries uploads to the server; decides what the server sees on the way.
 
     ``opened`` is a round's running value; the channel itself has no state.
     """
 
-    shows: ClassVar[tuple[type[View], ...]]
+    hides: ClassVar[str]
+    does_not_hide: ClassVar[str]
+    trust: ClassVar[str]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+    sums: ClassVar[bool] = True  # whether the total is the uploads' weighted sum
+
+    @property
+    @abstractmethod
+    def shows(self) -> Sequence[type[View]]:
+        """What somebody other than the sender sees of a round."""
+
+    def ready(self, plan: Plan) -> AbstractContextManager["Channel"]:
+        """The channel with keys and processes, for one run."""
+        return nullcontext(self)
+
+    def sends_every_row(self) -> bool:
+        """Whether whole tables leave the devices, which decides the memory needed."""
+        return False
 
     @abstractmethod
-    def open(self, shape: Shape) -> Any:
+    def open(self, opening: Opening) -> Any:
         """Begin a round."""
 
     @abstractmethod
-    def send(self, opened: Any, round: int, uploads: Uploads) -> tuple[Any, View]:
+    def send(self, opened: Any, uploads: Uploads) -> tuple[Any, View]:
         """Deliver one shard's uploads; return what the server saw of them."""
 
     @abstractmethod
-    def close(self, opened: Any, round: int) -> tuple[Total, View]:
+    def close(self, opened: Any) -> Delivered:
         """End the round."""
+
+    def guarantee(self) -> Guarantee | None:
+        """What it promises; None where the server sees every upload as it was sent."""
+        return None
 
 
 @dataclass(frozen=True)

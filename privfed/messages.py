@@ -61,6 +61,8 @@ class Uploads:
     from ``clients[k]``. ``weight`` is the FedAvg weight that a client sends in
     the clear; without it every client counts 1 and no weight is sent.
     ``users`` holds each client's own row of a table of users that the server keeps.
+    ``packed`` says how many bytes a client sends for a tensor that travels in fewer
+    than its numbers take.
     ``rest`` is, for a table sent whole, the factor by which weight decay shrank every
     row that training left alone; a delta of that table is then the row minus ``rest``
     times the row received. ``scale`` is public, not sent: the learning rate by which
@@ -74,6 +76,7 @@ class Uploads:
     scale: Mapping[str, float] = field(default_factory=dict)
     users: Mapping[str, Tensor] = field(default_factory=dict)  # (clients, width)
     rest: Mapping[str, Tensor] = field(default_factory=dict)  # (clients,)
+    packed: Mapping[str, Tensor] = field(default_factory=dict)  # (clients,)
 
     def bytes_up(self, shape: Shape) -> Tensor:
         """Bytes each client sends, (clients,).
@@ -83,7 +86,11 @@ class Uploads:
         """
         count = len(self.clients)
         total = torch.zeros(count, dtype=torch.int64)
+        for size in self.packed.values():
+            total += size.to(total)
         for name, rows in self.rows.items():
+            if name in self.packed:
+                continue
             row = rows.value.shape[1] * rows.value.element_size()
             if name in self.rest:
                 total += shape.items * row
@@ -91,10 +98,13 @@ class Uploads:
             sent = torch.bincount(rows.sender, minlength=count)
             total += (sent * (ID_BYTES + row)).clamp_max(shape.items * row)
         for name, value in self.users.items():
+            if name in self.packed:
+                continue
             row = value.shape[1] * value.element_size()
             total += shape.clients * row if name in self.rest else row
-        for value in self.dense.values():
-            total += value[:1].numel() * value.element_size()
+        for name, value in self.dense.items():
+            if name not in self.packed:
+                total += value[:1].numel() * value.element_size()
         if self.weight is not None:
             total += self.weight.element_size()
         return total
@@ -115,6 +125,21 @@ class Total:
     clients: int
     users: Mapping[str, Tensor] = field(default_factory=dict)  # (all clients, width)
     rest: Mapping[str, Tensor] = field(default_factory=dict)  # ()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What carrying one round's uploads took, over all clients.
+
+    ``bytes_down`` is beyond the model. Seconds are processor seconds. ``other`` holds
+    costs of parties that only some channels have, by the name they are reported under.
+    """
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    client_seconds: float = 0.0
+    server_seconds: float = 0.0
+    other: Mapping[str, float] = field(default_factory=dict)
 
 
 def join(parts: Sequence[Uploads]) -> Uploads:
@@ -141,4 +166,5 @@ def join(parts: Sequence[Uploads]) -> Uploads:
         first.scale,
         {n: torch.cat([part.users[n] for part in parts]) for n in first.users},
         {n: torch.cat([part.rest[n] for part in parts]) for n in first.rest},
+        {n: torch.cat([part.packed[n] for part in parts]) for n in first.packed},
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from privfed.accounting import Guarantee
+from privfed.accounting.guarantee import Guarantee
 
 SCHEMA = "privfed.result/1"
 

@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from privfed.accounting import Guarantee
+from privfed.accounting.guarantee import Guarantee
+from privfed.catalog import name_of
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
@@ -17,23 +19,26 @@ from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.ranking import Ranking
 from privfed.evaluation.task import Task
-from privfed.fleet import Fleet
+from privfed.fit import check
+from privfed.fleet import Fleet, Now
 from privfed.interfaces import (
     Attack,
     Channel,
     Defense,
+    Delivered,
     FromTotal,
     FromUploads,
     Invites,
     LocalView,
     Method,
     NotApplicable,
+    Opening,
     Plan,
     Trained,
     broadcast,
 )
 from privfed.machine import Machine, device_of, let_go
-from privfed.messages import Total, Uploads, join
+from privfed.messages import Spent, Uploads, join
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
@@ -41,7 +46,7 @@ from privfed.views import Guess, ModelView, Prior, UploadsView
 from privfed.watch import Watch
 from privfed.workers import Workers, workers
 
-Progress = Callable[[int, int, Mapping[str, float]], None]
+Progress = Callable[[float, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class Outcome:
     state: RunState
     guesses: Mapping[str, Guess | NotApplicable]
     guarantees: Sequence[Guarantee]  # by defense
+    carried: Guarantee | None  # by the channel
     priors: Mapping[str, Prior]
     task: Task
 
@@ -92,12 +98,21 @@ def run(
 ) -> Outcome:
     """Train, watch and measure.
 
-    Raises SettingsError where the parts do not fit together or the budget.
+    ``progress`` is told the rounds done, of how many, and what a round measured;
+    between rounds it is told parts of one, and no measurement. Raises SettingsError
+    where the parts do not fit together or the budget.
     """
     device = device_of(machine.device)
-    with workers(machine.workers, device) as crew:
+    with ExitStack() as opened:
+        crew = opened.enter_context(workers(machine.workers, device))
         there = replace(setup, world=setup.world.to(device))
-        loop = _Loop.of(there, machine, crew)
+        seeds = Seeds(setup.seed)
+        plan = _plan(there, seeds)
+        fleet = Fleet.of(plan, setup.defenses, setup.channel, machine, seeds)
+        check(setup.method, setup.defenses, fleet.defenses, setup.channel)
+        channel = opened.enter_context(setup.channel.ready(plan))
+        there = replace(there, channel=channel)
+        loop = _Loop.of(there, fleet, crew, progress)
         state = loop.start()
         if keeping and keeping.resume and keeping.path.exists():
             state.restore(keeping.path, machine.device)
@@ -115,50 +130,35 @@ class _Loop:
     """What stays fixed from the first round to the last."""
 
     setup: Setup
-    machine: Machine
-    crew: Workers
-    seeds: Seeds
     fleet: Fleet
+    crew: Workers
     watch: Watch
     task: Task
+    progress: Progress | None
 
     @classmethod
-    def of(cls, setup: Setup, machine: Machine, crew: Workers) -> "_Loop":
-        world, seeds = setup.world, Seeds(setup.seed)
-        if not len(world.eligible):
-            raise SettingsError("no client has a training interaction; check the split")
-        _refuse_channel(setup)
-        if isinstance(setup.method, Invites) and setup.sampling != Sampling():
-            raise SettingsError(
-                "this method's server chooses the clients of a round itself; leave "
-                "--sampling and what goes with it out"
-            )
-        plan = Plan(
-            world.shape,
-            setup.rounds,
-            _participations(setup, seeds),
-            float(world.train.counts[world.eligible].double().mean()),
-            setup.method,
-        )
-        fleet = Fleet.of(plan, setup.defenses, machine, seeds)
+    def of(
+        cls, setup: Setup, fleet: Fleet, crew: Workers, progress: Progress | None
+    ) -> "_Loop":
+        world, seeds = setup.world, fleet.seeds
         given = (*setup.channel.shows, ModelView)
         return cls(
             setup,
-            machine,
-            crew,
-            seeds,
             fleet,
+            crew,
             Watch.of(setup.attacks, given, world, fleet.method.negatives, seeds),
             task_of(fleet.method, world, setup.protocol, seeds),
+            progress,
         )
 
     def start(self) -> RunState:
         world = self.setup.world
-        model, private = self.fleet.method.init(world.shape, self.seeds("init"))
+        model, private = self.fleet.method.init(world.shape, self.fleet.seeds("init"))
         return RunState(
             model,
-            self.machine.home(private),
+            self.fleet.machine.home(private),
             self.watch.start(),
+            self.fleet.start(),
             Marks.none(world.validation),
             Marks.none(world.test),
             Marks.none(world.test),
@@ -175,13 +175,14 @@ class _Loop:
         cohort = self._cohort(state)
         seen = broadcast(state.model)
         self.watch.show(state.memory, ModelView(round=number, model=seen))
-        loss = self._train(state, self.fleet.shards(cohort, number))
+        row = {"round": float(number + 1)}
+        if len(cohort.clients):  # a Poisson cohort may be empty
+            row["loss"] = loss = self._train(state, cohort)
+            if not loss < float("inf"):
+                raise _diverged(number + 1, f"loss {loss}")
         state.costs.uploads += len(cohort.clients)
         state.costs.rounds += 1
         state.next += 1
-        if not loss < float("inf"):
-            raise _diverged(state.next, f"loss {loss}")
-        row = {"round": float(state.next), "loss": loss}
         last = state.next == self.setup.rounds
         if last or state.next % self.setup.protocol.every == 0:
             row |= self._evaluate(state)
@@ -191,38 +192,48 @@ class _Loop:
         """The clients of the next round and what they train on."""
         world, method = self.setup.world, self.fleet.method
         if not isinstance(method, Invites):
-            return self.setup.sampling.cohort(state.next, world, self.seeds)
-        draws = self.seeds("cohort", state.next)
+            return self.setup.sampling.cohort(state.next, world, self.fleet.seeds)
+        draws = self.fleet.seeds("cohort", state.next)
         return cohort_of(world, method.invite(state.model, world.eligible, draws))
 
-    def _train(self, state: RunState, shards: Sequence[Cohort]) -> float:
+    def _train(self, state: RunState, cohort: Cohort) -> float:
         """Train every shard, carry its uploads, learn from them; return the loss."""
-        number, costs, losses = state.next, state.costs, []
-        down = self.fleet.method.bytes_down(state.model)
+        number, channel, method = state.next, self.setup.channel, self.fleet.method
+        now = Now(number, state.model, state.private, state.kept)
+        shards = self.fleet.shards(cohort, now)
         sent: list[Uploads] = []  # where the server learns from every one
-        opened = self.setup.channel.open(self.setup.world.shape)
-        work = self.fleet.work(state.model, state.private, number)
+        losses, done = [], 0
+        opened = channel.open(
+            Opening(
+                number,
+                cohort.shape,
+                cohort.clients,
+                self.fleet.seeds("channel", number),
+            )
+        )
+        work = self.fleet.work(now, cohort)
         for shard, (trained, uploads, seconds) in zip(
             shards, self.crew.map(work, shards), strict=True
         ):
             self._keep(state, shard, trained)
-            start = time.thread_time()
-            opened, view = self.setup.channel.send(opened, number, uploads)
-            costs.server_seconds += time.thread_time() - start
-            costs.client_seconds += seconds
-            costs.bytes_up += int(uploads.bytes_up(shard.shape).sum())
-            costs.bytes_down += down * len(shard.clients)
+            opened, view = channel.send(opened, uploads)
             self.watch.show(state.memory, view)
-            if isinstance(self.fleet.method, FromUploads):
+            if isinstance(method, FromUploads):
                 assert isinstance(view, UploadsView)
                 sent.append(view.uploads)
             losses.append(trained.loss)
-        start = time.thread_time()
-        total, closing = self.setup.channel.close(opened, number)
-        state.model = self._learned(state, total, sent)
-        costs.server_seconds += time.thread_time() - start
-        self.watch.show(state.memory, closing)
+            done += len(shard.clients)
+            state.costs.add(Spent(client_seconds=seconds))
+            self._tell(number + done / len(cohort.clients))
+        self._learn(state, channel.close(opened), sent, cohort, now)
+        down = method.bytes_down(now.model) * len(cohort.clients)
+        state.costs.add(Spent(bytes_down=down))
         return float(torch.cat(losses).double().mean())
+
+    def _tell(self, done: float) -> None:
+        """Say how far a round is; that it is over is said with its figures."""
+        if self.progress and not done.is_integer():
+            self.progress(done, self.setup.rounds, {})
 
     def _keep(self, state: RunState, shard: Cohort, trained: Trained) -> None:
         """Write what stays on the devices; measure it there where the view is local."""
@@ -238,19 +249,28 @@ class _Loop:
             state.put(own.clients, found)
         let_go(state.private)
 
-    def _learned(
-        self, state: RunState, total: Total, sent: Sequence[Uploads]
-    ) -> Mapping[str, Tensor]:
-        """The model after the server's step."""
-        method, number = self.fleet.method, state.next
+    def _learn(
+        self,
+        state: RunState,
+        delivered: Delivered,
+        sent: Sequence[Uploads],
+        cohort: Cohort,
+        now: Now,
+    ) -> None:
+        """The server's step, and what defenses do with the total before it."""
+        start = time.thread_time()
+        method = self.fleet.method
         if isinstance(method, FromUploads):
-            return method.learn(state.model, join(sent), self.seeds("server", number))
-        last = len(self.fleet.defenses) - 1
-        for k, defense in enumerate(reversed(self.fleet.defenses)):
-            draws = self.seeds(f"total {last - k}", number)
-            total = defense.on_total(total, draws)
-        assert isinstance(method, FromTotal)
-        return method.apply(state.model, total)
+            draws = self.fleet.seeds("server", now.number)
+            state.model = method.learn(state.model, join(sent), draws)
+        else:
+            assert isinstance(method, FromTotal)
+            total, state.kept = self.fleet.combine(delivered.total, cohort, now)
+            state.model = method.apply(state.model, total)
+        state.costs.add(Spent(server_seconds=time.thread_time() - start))
+        state.costs.add(delivered.spent)
+        for view in delivered.views:
+            self.watch.show(state.memory, view)
 
     def _evaluate(self, state: RunState) -> Mapping[str, float]:
         if not _local_view(self.fleet.method):
@@ -276,8 +296,9 @@ class _Loop:
         state.best_test = Marks(state.best_test.value.cpu(), world.test)
         guarantees = [defense.guarantee() for defense in self.fleet.defenses]
         guesses = self.watch.guesses(state.memory)
-        task = task_of(self.setup.method, world, self.setup.protocol, self.seeds)
-        return Outcome(state, guesses, guarantees, self.watch.priors, task)
+        task = task_of(self.setup.method, world, self.setup.protocol, self.fleet.seeds)
+        carried = self.setup.channel.guarantee()
+        return Outcome(state, guesses, guarantees, carried, self.watch.priors, task)
 
 
 def _diverged(round: int, sign: str) -> PrivfedError:
@@ -291,25 +312,29 @@ def _local_view(method: Method) -> bool:
     return isinstance(method, LocalView) and method.local_view
 
 
+def _plan(setup: Setup, seeds: Seeds) -> Plan:
+    """What is public of a run. Raises SettingsError where its parts do not fit."""
+    world = setup.world
+    if not len(world.eligible):
+        raise SettingsError("no client has a training interaction; check the split")
+    if isinstance(setup.method, Invites) and setup.sampling != Sampling():
+        raise SettingsError(
+            f"{name_of(setup.method)}: its server chooses the clients of a round "
+            "itself; leave --sampling and what goes with it out"
+        )
+    return Plan(
+        world.shape,
+        setup.rounds,
+        _participations(setup, seeds),
+        float(world.train.counts[world.eligible].double().mean()),
+        setup.method,
+        len(world.eligible),
+        setup.sampling,
+    )
+
+
 def _participations(setup: Setup, seeds: Seeds) -> int:
     """The most rounds that any one client takes part in."""
     if isinstance(setup.method, Invites):
         return setup.rounds
     return setup.sampling.participations(setup.rounds, setup.world, seeds)
-
-
-def _refuse_channel(setup: Setup) -> None:
-    """Raise SettingsError where the server cannot see what the method needs."""
-    if not isinstance(setup.method, FromUploads):
-        return
-    if not any(issubclass(view, UploadsView) for view in setup.channel.shows):
-        raise SettingsError(
-            "this method's server needs single uploads, which this channel hides; "
-            "take --defense plain or another method"
-        )
-    for defense in setup.defenses:
-        if type(defense).on_total is not Defense.on_total:
-            raise SettingsError(
-                f"{type(defense).__name__} works on the total, and this method's "
-                "server learns from single uploads; leave one of them out"
-            )

@@ -10,6 +10,7 @@ from torch import Tensor
 from privfed import checkpoint
 from privfed.evaluation.marks import Marks, means
 from privfed.evaluation.task import Task
+from privfed.messages import Spent
 
 
 @dataclass
@@ -22,6 +23,16 @@ class Costs:
     bytes_down: int = 0
     client_seconds: float = 0.0
     server_seconds: float = 0.0
+    other: dict[str, float] = field(default_factory=dict)  # of other parties, by name
+
+    def add(self, spent: Spent) -> None:
+        """Count what carrying one round's uploads took."""
+        self.bytes_up += spent.bytes_up
+        self.bytes_down += spent.bytes_down
+        self.client_seconds += spent.client_seconds
+        self.server_seconds += spent.server_seconds
+        for name, value in spent.other.items():
+            self.other[name] = self.other.get(name, 0.0) + value
 
 
 @dataclass
@@ -43,6 +54,7 @@ class RunState:
     model: Mapping[str, Tensor]
     private: dict[str, Tensor]
     memory: dict[str, Mapping[str, Tensor]]  # by attack
+    kept: dict[str, Mapping[str, Tensor]]  # by defense
     validation: Marks
     test: Marks
     best_test: Marks
@@ -82,6 +94,7 @@ class RunState:
             "model": self.model,
             "private": self.private,
             "memory": self.memory,
+            "kept": self.kept,
             "marks": marks,
         }
         facts = {
@@ -98,10 +111,10 @@ class RunState:
         self.model = {n: v.to(device) for n, v in tensors["model"].items()}
         for name, value in tensors.get("private", {}).items():
             self.private[name].copy_(value)
-        self.memory = {
-            name: {n: v.to(device) for n, v in memory.items()}
-            for name, memory in tensors.get("memory", {}).items()
-        }
+        for part in (self.memory, self.kept):
+            named = "memory" if part is self.memory else "kept"
+            for name, there in tensors.get(named, {}).items():
+                part[name] = {n: v.to(device) for n, v in there.items()}
         for name, value in tensors["marks"].items():
             getattr(self, name).value.copy_(value)
         self.next, self.log = facts["next"], facts["log"]

@@ -75,6 +75,14 @@ class TotalView(View):
     total: Total
 
 
+@dataclass(frozen=True, kw_only=True)
+class ItemsAndTotalView(TotalView):
+    """The sum, and which items each client has a part in."""
+
+    senders: Tensor  # (clients,)
+    items: Mapping[str, tuple[Tensor, Tensor]]  # table -> position in senders, item
+
+
 @dataclass(frozen=True)
 class Guess:
     """What an attack claims about "client interacted with item".

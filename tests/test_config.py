@@ -77,6 +77,14 @@ def test_a_spec_tells_only_what_differs() -> None:
     assert choose("defense", "dp").spec == "dp"
 
 
+def test_a_spec_says_what_its_name_does_not() -> None:
+    assert choose("method", "metamf").spec == "metamf"
+    whole = choose("method", "metamf:batch=none,width=4")
+    assert whole.spec == "metamf:width=4,batch=none"
+    assert choose("method", whole.spec) == whole
+    assert choose("method", whole.row()) == whole
+
+
 @settings(deadline=None)
 @given(
     method=st.sampled_from(sorted(BUILT_IN["method"])),

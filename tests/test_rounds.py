@@ -27,6 +27,7 @@ from privfed.interfaces import (
     Round,
     State,
     Trained,
+    Turn,
     broadcast,
 )
 from privfed.machine import Machine
@@ -286,7 +287,7 @@ def test_clients_without_data_take_no_part_and_are_still_served() -> None:
 
 
 def test_two_ways_of_private_training_exclude_each_other() -> None:
-    with pytest.raises(SettingsError, match="only one defense"):
+    with pytest.raises(SettingsError, match="dp and dp cannot go together"):
         run(setup(METHODS[0], defenses=(*DEFENSES["dp"], *DEFENSES["dp"])), ONE)
 
 
@@ -294,7 +295,7 @@ def test_two_ways_of_private_training_exclude_each_other() -> None:
 class Halves(Defense):
     """A server step that halves the total."""
 
-    def on_total(self, total: Total, stream: Stream) -> Total:
+    def on_total(self, total: Total, turn: Turn) -> Total:
         return replace(total, tables={n: v / 2 for n, v in total.tables.items()})
 
     def guarantee(self) -> object:  # type: ignore[override]
@@ -326,10 +327,14 @@ def test_bytes_are_those_of_the_rows_sent() -> None:
 
 
 def test_progress_tells_every_round() -> None:
-    told: list[tuple[int, int]] = []
-    run(setup(METHODS[0]), ONE, None, lambda n, of, _: told.append((n, of)))
+    told: list[tuple[float, int, bool]] = []
+    run(setup(METHODS[0]), ONE, None, lambda n, of, m: told.append((n, of, bool(m))))
 
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert [n for n, _, measured in told if measured] == [1, 2, 3]
+    parts = [n for n, _, measured in told if not measured]
+    assert parts == sorted(parts)
+    assert all(0 < n < 3 and not float(n).is_integer() for n in parts)
+    assert {of for _, of, _ in told} == {3}
 
 
 def test_only_sampled_clients_upload() -> None:
@@ -382,9 +387,9 @@ def test_a_server_can_learn_from_every_single_upload() -> None:
 def test_a_server_that_needs_single_uploads_must_be_shown_them() -> None:
     needy = setup(METHODS[0], method=Sequential(), attacks={})
 
-    with pytest.raises(SettingsError, match="single uploads, which this channel hides"):
+    with pytest.raises(SettingsError, match="single uploads, which the channel hides"):
         run(replace(needy, channel=Blind()), ONE)
-    with pytest.raises(SettingsError, match="Halves works on the total"):
+    with pytest.raises(SettingsError, match="Sequential and Halves cannot go together"):
         run(replace(needy, defenses=(Halves(),)), ONE)
     with pytest.raises(SettingsError, match="Sequential has no training in which"):
         run(replace(needy, defenses=DEFENSES["dp"]), ONE)

@@ -8,6 +8,8 @@ from torch import Generator, Tensor
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import Ragged, Shape, World
 from privfed.devices.batches import bucket
+from privfed.interfaces import Opening
+from privfed.seeds import Seeds
 
 UNEVEN = (3, 0, 9, 17, 1, 5, 12, 30)  # interactions by client; one has none
 
@@ -70,3 +72,9 @@ def shards(of: World, size: int) -> list[Cohort]:
         members = (sizes == one).nonzero()[:, 0]
         found += [cohort_of(of, part) for part in torch.split(members, size)]
     return found
+
+
+def opening(shape: Shape, number: int = 0) -> Opening:
+    """A round in which every client takes part."""
+    clients = torch.arange(shape.clients)
+    return Opening(number, shape, clients, Seeds(0)("channel", number))

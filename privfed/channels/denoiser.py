@@ -6,12 +6,11 @@ population and not to the server, which is handed the sum over the round.
 
 from dataclasses import dataclass, replace
 
-from privfed.channels.plain import Plain, Running
-from privfed.data.world import Shape
+from privfed.channels.plain import Plain, Running, seen
 from privfed.devices.virtual import TO_DENOISER
 from privfed.errors import SettingsError
-from privfed.interfaces import Channel
-from privfed.messages import Total, Uploads
+from privfed.interfaces import Channel, Delivered, Opening
+from privfed.messages import Uploads
 from privfed.views import TotalView, UploadsView
 
 
@@ -25,29 +24,26 @@ class Denoiser(Channel):
     of which each sees a share and the server each one's sum; here it is one.
     """
 
+    hides = "virtual ratings' gradients from the server"
+    does_not_hide = "any other upload"
+    trust = "the denoising client, with who has which virtual items; the server"
+    cost = "virtual ratings' gradients are sent twice"
+    paper = "Liang et al., AAAI 2021"
     shows = (UploadsView, TotalView)
 
-    def open(self, shape: Shape) -> Running:
-        return Plain().open(shape)
+    def open(self, opening: Opening) -> Running:
+        return Plain().open(opening)
 
-    def send(
-        self, opened: Running, round: int, uploads: Uploads
-    ) -> tuple[Running, UploadsView]:
+    def send(self, opened: Running, uploads: Uploads) -> tuple[Running, UploadsView]:
         marked = [name for name in uploads.rows if name.startswith(TO_DENOISER)]
         if not marked:
             raise SettingsError(
                 "denoiser: this method sends nothing to a denoising client; take "
                 "--method fedrec_pp, or leave the defense out"
             )
-        opened, view = Plain().send(opened, round, uploads)
+        opened, _ = Plain().send(opened, uploads)
         kept = {n: rows for n, rows in uploads.rows.items() if n not in marked}
-        seen = replace(uploads, rows=kept)
-        return opened, replace(
-            view,
-            uploads=seen,
-            items={name: view.items[name] for name in kept},
-            bytes_up=seen.bytes_up(opened.shape),
-        )
+        return opened, seen(replace(uploads, rows=kept), opened.opening)
 
-    def close(self, opened: Running, round: int) -> tuple[Total, TotalView]:
-        return Plain().close(opened, round)
+    def close(self, opened: Running) -> Delivered:
+        return Plain().close(opened)

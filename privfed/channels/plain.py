@@ -1,13 +1,13 @@
 """Uploads in the clear: the server reads every one and adds them up."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from privfed.data.world import Shape
-from privfed.interfaces import Channel
-from privfed.messages import Total, Uploads
+from privfed.interfaces import Channel, Delivered, Opening
+from privfed.messages import Spent, Total, Uploads
 from privfed.views import TotalView, UploadsView
 
 
@@ -15,14 +15,16 @@ from privfed.views import TotalView, UploadsView
 class Running:
     """Sums over the shards of one round so far."""
 
-    shape: Shape
-    tables: dict[str, Tensor]
-    senders: dict[str, Tensor]
-    dense: dict[str, Tensor]
-    users: dict[str, Tensor]
-    rest: dict[str, Tensor]
+    opening: Opening
+    tables: dict[str, Tensor] = field(default_factory=dict)
+    senders: dict[str, Tensor] = field(default_factory=dict)
+    dense: dict[str, Tensor] = field(default_factory=dict)
+    users: dict[str, Tensor] = field(default_factory=dict)
+    rest: dict[str, Tensor] = field(default_factory=dict)
     weight: float = 0.0
     clients: int = 0
+    bytes_up: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,41 +35,25 @@ class Plain(Channel):
     same bits whatever the shards.
     """
 
+    hides = "nothing"
+    does_not_hide = "any upload: the server reads every one"
+    trust = "the server, with everything"
+    cost = "none"
+    paper = "McMahan et al., AISTATS 2017"
     shows = (UploadsView, TotalView)
 
-    def open(self, shape: Shape) -> Running:
-        return Running(shape, {}, {}, {}, {}, {})
+    def open(self, opening: Opening) -> Running:
+        return Running(opening)
 
-    def send(
-        self, opened: Running, round: int, uploads: Uploads
-    ) -> tuple[Running, UploadsView]:
-        weight = uploads.weight
-        for name, rows in uploads.rows.items():
-            value = rows.value
-            if weight is not None:
-                value = value * weight[rows.sender, None]
-            _add_rows(opened, name, rows.item, value)
-        for name, value in uploads.users.items():
-            if name not in opened.users:
-                size = (opened.shape.clients, value.shape[1])
-                opened.users[name] = value.new_zeros(size)
-            opened.users[name].index_add_(0, uploads.clients, _weighted(value, weight))
-        for name, value in uploads.dense.items():
-            _add_one_by_one(opened.dense, name, _weighted(value, weight))
-        for name, value in uploads.rest.items():
-            _add_one_by_one(opened.rest, name, _weighted(value, weight))
-        count = len(uploads.clients)
-        opened.weight += count if weight is None else float(weight.double().sum())
-        opened.clients += count
-        return opened, UploadsView(
-            round=round,
-            clients=uploads.clients,
-            bytes_up=uploads.bytes_up(opened.shape),
-            items={n: (r.sender, r.item) for n, r in uploads.rows.items()},
-            uploads=uploads,
-        )
+    def send(self, opened: Running, uploads: Uploads) -> tuple[Running, UploadsView]:
+        start = time.thread_time()
+        _add(opened, uploads)
+        opened.seconds += time.thread_time() - start
+        view = seen(uploads, opened.opening)
+        opened.bytes_up += int(view.bytes_up.sum())
+        return opened, view
 
-    def close(self, opened: Running, round: int) -> tuple[Total, TotalView]:
+    def close(self, opened: Running) -> Delivered:
         total = Total(
             opened.tables,
             opened.senders,
@@ -77,7 +63,42 @@ class Plain(Channel):
             opened.users,
             opened.rest,
         )
-        return total, TotalView(round=round, clients=opened.clients, total=total)
+        number = opened.opening.number
+        view = TotalView(round=number, clients=opened.clients, total=total)
+        spent = Spent(bytes_up=opened.bytes_up, server_seconds=opened.seconds)
+        return Delivered(total, [view], spent)
+
+
+def seen(uploads: Uploads, opening: Opening) -> UploadsView:
+    """What the server sees of uploads in the clear."""
+    return UploadsView(
+        round=opening.number,
+        clients=uploads.clients,
+        bytes_up=uploads.bytes_up(opening.shape),
+        items={n: (r.sender, r.item) for n, r in uploads.rows.items()},
+        uploads=uploads,
+    )
+
+
+def _add(opened: Running, uploads: Uploads) -> None:
+    weight = uploads.weight
+    for name, rows in uploads.rows.items():
+        value = rows.value
+        if weight is not None:
+            value = value * weight[rows.sender, None]
+        _add_rows(opened, name, rows.item, value)
+    for name, value in uploads.users.items():
+        if name not in opened.users:
+            size = (opened.opening.shape.clients, value.shape[1])
+            opened.users[name] = value.new_zeros(size)
+        opened.users[name].index_add_(0, uploads.clients, _weighted(value, weight))
+    for name, value in uploads.dense.items():
+        _add_one_by_one(opened.dense, name, _weighted(value, weight))
+    for name, value in uploads.rest.items():
+        _add_one_by_one(opened.rest, name, _weighted(value, weight))
+    count = len(uploads.clients)
+    opened.weight += count if weight is None else float(weight.double().sum())
+    opened.clients += count
 
 
 def _weighted(value: Tensor, weight: Tensor | None) -> Tensor:
@@ -95,7 +116,7 @@ def _add_one_by_one(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
 
 def _add_rows(opened: Running, name: str, item: Tensor, value: Tensor) -> None:
     if name not in opened.tables:
-        size = opened.shape.items
+        size = opened.opening.shape.items
         opened.tables[name] = value.new_zeros(size, value.shape[1])
         opened.senders[name] = torch.zeros(size, dtype=torch.int64, device=item.device)
     opened.tables[name].index_add_(0, item, value)

@@ -34,8 +34,9 @@ def list_parts(what: str | None, as_json: bool) -> None:
         _show(facts, _one(facts), as_json)
         return
     if kind is not None:
-        every = {name: _said(kind, name) for name in entries(kind)}
-        _show({f"{kind}s": every}, _each(kind, every), as_json)
+        kinds = _LISTED.get(kind, (kind,))
+        parts = {f"{k}s": {n: _said(k, n) for n in entries(k)} for k in kinds}
+        _show(parts, _each(parts), as_json)
         return
     plain = {f"{k}s": {n: e.help for n, e in entries(k).items()} for k in KINDS}
     _show(plain, _all(plain), as_json)
@@ -77,11 +78,16 @@ def _said(kind: Kind, name: str) -> dict[str, str]:
     return {"help": lookup(kind, name)[1].help, **words}
 
 
+# A channel is a defense to who runs one: ``--defense`` takes either.
+_LISTED: dict[Kind, tuple[Kind, ...]] = {"defense": ("defense", "channel")}
+
 _SAYS = (
     "task",
     "keeps",
     "sends",
     "needs",
+    "unit",
+    "trust",
     "hides",
     "does_not_hide",
     "cost",
@@ -118,15 +124,18 @@ def _all(plain: dict[str, dict[str, str]]) -> "RenderableType":
     return table
 
 
-def _each(kind: Kind, every: dict[str, dict[str, str]]) -> "RenderableType":
+def _each(parts: dict[str, dict[str, dict[str, str]]]) -> "RenderableType":
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
-    shown: list[RenderableType] = [Text(f"{kind}s", style="bold")]
-    for name, said in every.items():
-        title = Text(name, style="bold").append(f": {said['help']}", style="not bold")
-        shown += ["", title, Padding(_words(said), (0, 0, 0, 2))]
+    shown: list[RenderableType] = []
+    for kind, every in parts.items():
+        shown += [*([""] if shown else []), Text(kind, style="bold")]
+        for name, said in every.items():
+            title = Text(name, style="bold")
+            title.append(f": {said['help']}", style="not bold")
+            shown += ["", title, Padding(_words(said), (0, 0, 0, 2))]
     return Group(*shown)
 
 
@@ -140,7 +149,13 @@ def _words(said: dict[str, Any]) -> "RenderableType":
     return told
 
 
-_TITLES = {"keeps": "stays on the device", "sends": "uploads", "needs": "server needs"}
+_TITLES = {
+    "keeps": "stays on the device",
+    "sends": "uploads",
+    "needs": "server needs",
+    "unit": "guarantee for",
+    "trust": "trusted",
+}
 
 
 def _one(facts: dict[str, Any]) -> "RenderableType":

@@ -15,13 +15,13 @@ from rich.progress import (
 
 from privfed.report.words import metric
 
-Report = Callable[[int, int, int, Mapping[str, float]], None]
+Report = Callable[[int, float, int, Mapping[str, float]], None]
 
 
 class Line:
     """A context manager that gives a callback ``(seed, round, rounds, figures)``.
 
-    ``round`` counts the rounds done.
+    ``round`` counts the rounds done, and parts of one.
     """
 
     def __init__(self, seed: int, seeds: int, console: Console | None = None) -> None:
@@ -53,7 +53,7 @@ class Line:
             self._progress.console.print()  # the last line has no end of its own there
 
     def _report(
-        self, seed: int, round: int, rounds: int, figures: Mapping[str, float]
+        self, seed: int, round: float, rounds: int, figures: Mapping[str, float]
     ) -> None:
         self._progress.start()  # does nothing from the second time on
         if seed not in self._tasks:

@@ -78,7 +78,7 @@ def _execute(settings: "RunSettings", resume: bool, quiet: bool) -> "Result":
         return execute(settings, resume, progress)
 
 
-def _ignore(seed: int, round: int, rounds: int, figures: Mapping[str, float]) -> None:
+def _ignore(seed: int, round: float, rounds: int, figures: Mapping[str, float]) -> None:
     """Progress of a quiet run."""
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from privfed.accounting import Guarantee, InteractionRelease, calibrate, epsilon
+from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.interaction import InteractionRelease, calibrate, epsilon
 from privfed.devices.dpsgd import InteractionDP
 from privfed.errors import SettingsError
 from privfed.interfaces import Defense, Method, PerInteraction, Plan
@@ -29,6 +30,8 @@ class DP(Defense):
 
     hides = "whether a client has any one interaction, item ids included"
     does_not_hide = "a user's whole history; who takes part, and how often"
+    unit = "interaction: one added or removed"
+    trust = "nobody: each device noises its own training"
     cost = "dense uploads; much accuracy, since each device adds its own noise"
     paper = "Abadi et al., CCS 2016, on the device"
 
@@ -74,7 +77,7 @@ class CalibratedDP(Defense):
     participations: int
 
     hides, does_not_hide = DP.hides, DP.does_not_hide
-    cost, paper = DP.cost, DP.paper
+    unit, trust, cost, paper = DP.unit, DP.trust, DP.cost, DP.paper
 
     def method(self, method: Method) -> Method:
         return _private(method)

@@ -9,13 +9,25 @@ clipping norm.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from privfed.devices.batches import Batch, Samples
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
+from privfed.messages import Rows, every
 from privfed.seeds import Stream
+
+
+class Entangled:
+    """A method whose devices compute nothing that one interaction alone decides.
+
+    No gradient can then be clipped by interaction. ``entangled`` says why, as the end
+    of a sentence about the method.
+    """
+
+    entangled: ClassVar[str]
 
 
 @dataclass(frozen=True)
@@ -121,6 +133,23 @@ def add_noise(
         table.add_(draw(f"rows {name}", table), alpha=noise * rate[name])
     for name, value in local.dense.items():
         value.add_(draw(f"dense {name}", value), alpha=noise * rate[base(name)])
+
+
+def whole(
+    name: str, rows: Rows, clients: Tensor, items: int, stream: Stream, spread: float
+) -> Rows:
+    """A row for every item: those given, and noise for all others.
+
+    The steps' noise on a row that no sample touches never meets data, so one draw
+    with the summed variance, of deviation ``spread``, has the same distribution.
+    ``stream`` is the round's. A round's tables need names of their own: two tables
+    under one name would get the same noise, and noise that is known twice hides less.
+    """
+    source = NoiseSource(stream.of("dp rest"), clients, 0)
+    size = (len(clients), items, rows.value.shape[1])
+    value = source(name, rows.value.new_empty(size)) * spread
+    value[rows.sender, rows.item] = rows.value
+    return every(value)
 
 
 def base(name: str) -> str:

@@ -12,7 +12,7 @@ from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, aligned
 from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.interfaces import Round
-from privfed.messages import Rows, every
+from privfed.messages import Rows
 from privfed.methods.factors import ITEMS, USERS, inner
 
 
@@ -57,14 +57,10 @@ def whole_change(
 ) -> Rows:
     """A row for every item: those touched, and for all others the steps' noise.
 
-    Noise on a row that no sample touches never meets data, so one draw with the summed
-    variance has the same distribution. ``at`` is (sender, item) of ``change``.
+    ``at`` is (sender, item) of ``change``.
     """
     rule = round.privacy
     assert rule is not None
-    size = (len(cohort.clients), cohort.shape.items, change.shape[1])
-    source = dpsgd.NoiseSource(round.stream.of("dp rest"), cohort.clients, 0)
     spread = rate * rule.clip * rule.noise_multiplier * rule.steps**0.5
-    value = source(ITEMS, torch.empty(size)) * spread
-    value[at] = change
-    return every(value)
+    rows, items = Rows(*at, change), cohort.shape.items
+    return dpsgd.whole(ITEMS, rows, cohort.clients, items, round.stream, spread)

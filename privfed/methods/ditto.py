@@ -4,7 +4,7 @@ Li et al., Ditto: Fair and Robust Federated Learning Through Personalization, IC
 2021. The original's personal model is a whole model; here item rows stay shared.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,7 +27,8 @@ class Ditto(Averaged):
     The personal run steps on the same batches as the global one, with
     ``pull`` * (personal - received) added to its gradient, ``pull`` being the paper's
     lambda. Item rows move during a personal run and are then dropped. A client that
-    has not trained yet predicts with, and later starts from, the shared model.
+    has not trained yet predicts with, and later starts from, the shared model. DP-SGD
+    is for the global run; nothing of the personal one leaves the device.
     """
 
     pull: float = 1.0
@@ -58,7 +59,9 @@ class Ditto(Averaged):
         samples = self.samples(cohort, round)
         common = self.fit(model, received, samples, round)
         mine = _personal(received, private, cohort.clients)
-        own = self.fit(model, mine, samples, round, (self.pull, received))
+        # Nothing sent depends on the personal run, which therefore needs no noise.
+        alone = replace(round, privacy=None)
+        own = self.fit(model, mine, samples, alone, (self.pull, received))
         kept = {f"{_OWN}{n}": v for n, v in {**own.users, **own.dense}.items()}
         begun = torch.maximum(
             private[_BEGUN][cohort.clients], (cohort.counts > 0).float()

@@ -5,30 +5,39 @@ comes back; the server takes the plain mean. Settings are those of the released 
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor
 
 from privfed.checks import at_least
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import coarse, collect
+from privfed.devices.batches import bucket, coarse, collect
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
+from privfed.interfaces import (
+    FromTotal,
+    PerInteraction,
+    Ranker,
+    Round,
+    State,
+    Trained,
+)
 from privfed.messages import Rows, Total, Uploads
+from privfed.methods.neural import private as dp
 from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class Federeco(Ranker, FromTotal):
+class Federeco(Ranker, FromTotal, PerInteraction):
     """NeuMF trained on each device by AdamW; all weights are averaged.
 
     A client moves its own row of the users' tables and the rows of the items that it
     drew; weight decay shrinks all others. ``user_rows="owner"`` has each client send
     its own row alone, which the server copies instead of dividing its change by the
     cohort. ``item_rows="touched_mean"`` divides an item's change by the clients that
-    drew it. Both leave alone what nobody trained.
+    drew it. Both leave alone what nobody trained. Under DP-SGD a device takes plain
+    steps of ``learning_rate``, and nothing decays.
     """
 
     width: int = 16
@@ -40,6 +49,7 @@ class Federeco(Ranker, FromTotal):
     epochs: int = 3
     batch: int = 64
     negatives: int = 4
+    negatives_exclude: Literal["train_only", "nothing"] = "train_only"
     negatives_resample: Literal["round", "once"] = "once"
     user_rows: Literal["mean", "owner"] = "mean"
     item_rows: Literal["mean", "touched_mean"] = "mean"
@@ -76,13 +86,17 @@ class Federeco(Ranker, FromTotal):
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
         draws = round.always if self.negatives_resample == "once" else round.stream
-        rule = Negatives(self.negatives)
+        rule = Negatives(self.negatives, self.negatives_exclude)
         samples = collect(cohort, rule, draws.of("negatives"))
         clients = cohort.clients
         start = {n: _own(n, v, clients) for n, v in model.items() if not _item(n)}
         items = {n: v for n, v in model.items() if _item(n)}
-        shuffle = round.stream.of("shuffle")
-        fitted = fit(self.neural, items, start, samples, self.rule, shuffle)
+        if round.privacy is None:
+            shuffle = round.stream.of("shuffle")
+            fitted = fit(self.neural, items, start, samples, self.rule, shuffle)
+        else:
+            rate = self.learning_rate
+            fitted = dp.fit_privately(self.neural, items, start, samples, round, rate)
         return Trained({}, {}, self._uploads(model, clients, fitted), fitted.loss)
 
     def _uploads(self, model: State, clients: Tensor, fitted: Fitted) -> Uploads:
@@ -122,15 +136,27 @@ class Federeco(Ranker, FromTotal):
             after[name] = after[name] + change / by
         return after
 
+    def private_training(self) -> Self:
+        """Plain SGD, with negatives that depend on nobody's data."""
+        return replace(
+            self, optimizer="sgd", decay=0.0, clip=None, negatives_exclude="nothing"
+        )
+
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         users = {n: v[cohort.clients] for n, v in model.items() if _user(n)}
         return self.neural.scores(model, users)
 
     def room(self, counts: Tensor) -> Tensor:
+        if self.negatives_exclude == "nothing":
+            return bucket(counts)  # DP-SGD pads by the shard
         return coarse(counts)  # ``fit`` pads no client by another
 
     def footprint(self, shape: Shape, positives: int) -> int:
-        return self.neural.footprint(shape, positives, self.negatives, self.epochs)
+        neural, count = self.neural, self.negatives
+        need = neural.footprint(shape, positives, count, self.epochs)
+        if self.negatives_exclude != "nothing":
+            return need
+        return max(need, dp.footprint(neural, shape, positives, count))
 
 
 def _item(name: str) -> bool:

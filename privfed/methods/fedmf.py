@@ -7,9 +7,9 @@ server adds, the same with the other sign. Encryption is a channel's business.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +18,14 @@ from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
-from privfed.interfaces import FromTotal, Rater, Round, State, Trained
+from privfed.interfaces import (
+    FromTotal,
+    PerInteraction,
+    Rater,
+    Round,
+    State,
+    Trained,
+)
 from privfed.messages import Total, Uploads, everywhere
 from privfed.methods.factors import (
     ITEMS,
@@ -31,11 +38,12 @@ from privfed.methods.factors import (
     normal_users,
     products,
 )
+from privfed.methods.ratings_dp import private_round
 from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FedMF(Rater, FromTotal):
+class FedMF(Rater, FromTotal, PerInteraction):
     """FedMF: ratings as inner products; item gradients go up, the server adds them.
 
     ``steps="each"`` moves the user vector after every rating, in their order, as the
@@ -43,7 +51,8 @@ class FedMF(Rater, FromTotal):
     in the item gradient: as that step leaves it (the code), or as it was (``old``).
     ``upload="full"`` sends a zero row for every item that is not rated, which hides
     the rated ones only under encryption. The numbers of the first vectors are normal
-    around ``start`` with deviation ``start_spread``.
+    around ``start`` with deviation ``start_spread``. Under DP-SGD each step is one on
+    the sum of clipped gradients, taken of users and items at once.
     """
 
     width: int = 100
@@ -76,6 +85,8 @@ class FedMF(Rater, FromTotal):
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
+        if round.privacy is not None:
+            return self._private(model, private, cohort, round)
         data = by_client(cohort)
         x, table = private[USERS][cohort.clients], model[ITEMS][data.item]
         move = self._each if self.steps == "each" else self._all
@@ -88,6 +99,21 @@ class FedMF(Rater, FromTotal):
         uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
         loss = squares.sum(1) / data.count[:, 0]
         return Trained({USERS: after}, {}, uploads, loss)
+
+    def _private(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        x, table = private[USERS][cohort.clients], model[ITEMS]
+        rates = {ITEMS: self.learning_rate, USERS: self.learning_rate}
+        of = (2.0, self.regularization)
+        after, rows, loss = private_round(x, table, cohort, round, rates, of)
+        scale = {ITEMS: self.learning_rate}
+        uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
+        return Trained({USERS: after}, {}, uploads, loss)
+
+    def private_training(self) -> Self:
+        """Noise is on every row, so that every row is sent anyway."""
+        return replace(self, upload="full")
 
     def _each(
         self, x: Tensor, table: Tensor, data: Padded

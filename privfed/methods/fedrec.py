@@ -10,8 +10,8 @@ gradients out again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -21,7 +21,16 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
 from privfed.devices.virtual import TO_DENOISER, unrated
-from privfed.interfaces import SERVER, FromTotal, Rater, Round, State, Trained
+from privfed.errors import SettingsError
+from privfed.interfaces import (
+    SERVER,
+    FromTotal,
+    PerInteraction,
+    Rater,
+    Round,
+    State,
+    Trained,
+)
 from privfed.messages import Total, Uploads
 from privfed.methods.factors import (
     ITEMS,
@@ -34,6 +43,7 @@ from privfed.methods.factors import (
     products,
     uniform,
 )
+from privfed.methods.ratings_dp import private_round
 from privfed.seeds import Stream
 
 NOISE = f"{TO_DENOISER}{ITEMS}"  # the part of an upload that is of virtual ratings
@@ -41,7 +51,7 @@ _ROUNDS = f"{SERVER}rounds"
 
 
 @dataclass(frozen=True)
-class FedRec(Rater, FromTotal):
+class FedRec(Rater, FromTotal, PerInteraction):
     """FedRec: each client also sends gradients of items that it did not rate.
 
     ``virtual`` is the paper's rho: unrated items for each rated one, drawn anew each
@@ -86,6 +96,8 @@ class FedRec(Rater, FromTotal):
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
+        if round.privacy is not None:
+            return self._private(model, private, cohort, round)
         rated, items = by_client(cohort), cohort.shape.items
         x, rate = private[USERS][cohort.clients], self._rate(round.number)
         table = model[ITEMS][rated.item]
@@ -108,6 +120,28 @@ class FedRec(Rater, FromTotal):
         uploads = Uploads(cohort.clients, rows, scale=dict.fromkeys(rows, 1.0))
         loss = error.square().sum(1) / rated.count[:, 0]
         return Trained({USERS: after}, {}, uploads, loss)
+
+    def _private(
+        self, model: State, private: State, cohort: Cohort, round: Round
+    ) -> Trained:
+        """Clients that rated an item stay hidden, so its row's mean is over all."""
+        assert round.privacy is not None
+        x, rate = private[USERS][cohort.clients], self._rate(round.number)
+        rates = {ITEMS: rate, USERS: rate / round.privacy.expected}
+        of = (1.0, self.regularization)
+        after, rows, loss = private_round(x, model[ITEMS], cohort, round, rates, of)
+        told = {ITEMS: replace(rows, value=rows.value / rate)}
+        uploads = Uploads(cohort.clients, told, scale={ITEMS: 1.0})
+        return Trained({USERS: after}, {}, uploads, loss)
+
+    def private_training(self) -> Self:
+        if self.virtual:
+            raise SettingsError(
+                "dp: fedrec's virtual ratings follow from all of a client's ratings, so "
+                "no gradient can be clipped by interaction; give fedrec:virtual=0, or "
+                "take --defense user_dp"
+            )
+        return self
 
     def _errors(self, x: Tensor, table: Tensor, data: Padded) -> Tensor:
         return (data.label - inner(x, table)) * data.real

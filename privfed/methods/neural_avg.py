@@ -31,7 +31,9 @@ class NeuralAvg(Averaged):
     ) -> Trained:
         start = shared.received(model, cohort.clients)
         fitted = self.fit(model, start, self.samples(cohort, round), round)
-        sent = weighed(self.sent(cohort, fitted, start), cohort, self.user_rows)
+        sent = self.sent(cohort, fitted, start)
+        if round.privacy is None:  # how many interactions there are is private
+            sent = weighed(sent, cohort, self.user_rows)
         return Trained({}, {}, sent, fitted.loss)
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:

@@ -7,7 +7,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from privfed.accounting import Guarantee
+from privfed.accounting.guarantee import Guarantee
 from privfed.report.words import metric, number, upward
 from privfed.result import Figure, Result
 

@@ -12,7 +12,7 @@ from privfed.messages import Rows, Uploads
 from privfed.methods.local_sgd import LocalSGD
 from privfed.seeds import Seeds
 from privfed.views import Guess, Prior, UploadsView
-from tests.worlds import shards
+from tests.worlds import opening, shards
 
 SEEDS = Seeds(6)
 
@@ -28,11 +28,11 @@ def trained(method: LocalSGD, world: World, rounds: int = 1) -> Iterator[Uploads
     model, private = method.init(world.shape, SEEDS("init"))
     channel = Plain()
     for number in range(rounds):
-        opened = channel.open(world.shape)
+        opened = channel.open(opening(world.shape))
         for cohort in shards(world, 3):
             now = Round(number, SEEDS("train", number), SEEDS("once"))
             up = method.train(model, private, cohort, now).uploads
-            opened, view = channel.send(opened, number, up)
+            opened, view = channel.send(opened, up)
             yield view
 
 

@@ -12,6 +12,7 @@ from privfed.channels.plain import Plain
 from privfed.data.world import Shape
 from privfed.messages import Rows, Total, Uploads, join
 from privfed.views import ItemsView, RoundView, TotalView, UploadsView
+from tests.worlds import opening
 
 ITEMS, WIDTH = 7, 3
 SHAPE = Shape(20, ITEMS)
@@ -57,10 +58,10 @@ def some(of: Uploads, clients: Sequence[int]) -> Uploads:
 
 def carry(*shards: Uploads) -> Total:
     channel = Plain()
-    opened = channel.open(SHAPE)
+    opened = channel.open(opening(SHAPE))
     for shard in shards:
-        opened, _ = channel.send(opened, 0, shard)
-    return channel.close(opened, 0)[0]
+        opened, _ = channel.send(opened, shard)
+    return channel.close(opened).total
 
 
 def everything(total: Total) -> dict[str, Tensor]:
@@ -173,8 +174,9 @@ def test_an_empty_round_has_an_empty_total() -> None:
 def test_the_server_sees_every_upload_and_then_the_total() -> None:
     sent = uploads(3, 4, True)
     channel = Plain()
-    opened, view = channel.send(channel.open(SHAPE), 5, sent)
-    total, last = channel.close(opened, 5)
+    opened, view = channel.send(channel.open(opening(SHAPE, 5)), sent)
+    delivered = channel.close(opened)
+    total, (last,) = delivered.total, delivered.views
 
     assert isinstance(view, UploadsView)
     assert isinstance(view, ItemsView)
@@ -184,7 +186,7 @@ def test_the_server_sees_every_upload_and_then_the_total() -> None:
     assert torch.equal(view.items["items"][1], sent.rows["items"].item)
     assert isinstance(last, TotalView)
     assert last.total is total
-    assert all(isinstance(v, channel.shows) for v in (view, last))
+    assert all(isinstance(v, tuple(channel.shows)) for v in (view, last))
 
 
 def test_bytes_are_counted_by_client_with_the_shorter_encoding() -> None:
@@ -194,7 +196,7 @@ def test_bytes_are_counted_by_client_with_the_shorter_encoding() -> None:
     dense = {"b": torch.zeros(3, 5)}
     sent = Uploads(torch.arange(3), rows, dense, torch.ones(3))
 
-    _, view = Plain().send(Plain().open(SHAPE), 0, sent)
+    _, view = Plain().send(Plain().open(opening(SHAPE)), sent)
 
     sparse, whole, fixed = 2 * (4 + 4 * WIDTH), ITEMS * 4 * WIDTH, 5 * 4 + 4
     assert view.bytes_up.tolist() == [sparse + fixed, whole + fixed, fixed]

@@ -21,14 +21,28 @@ def test_list_names_every_part(capsys: Capture) -> None:
             assert name in told
 
 
-@pytest.mark.parametrize("word", ["defense", "defenses"])
+@pytest.mark.parametrize("word", ["attack", "attacks"])
 def test_list_of_a_kind_holds_that_kind_only(capsys: Capture, word: str) -> None:
     assert main(["list", word, "--json"]) == 0
 
     told = json.loads(capsys.readouterr().out)
-    assert list(told) == ["defenses"]
-    helps = {name: said["help"] for name, said in told["defenses"].items()}
-    assert helps == {n: e.help for n, e in BUILT_IN["defense"].items()}
+    assert list(told) == ["attacks"]
+    helps = {name: said["help"] for name, said in told["attacks"].items()}
+    assert helps == {n: e.help for n, e in BUILT_IN["attack"].items()}
+
+
+def test_all_that_defense_takes_is_listed_with_the_defenses(capsys: Capture) -> None:
+    main(["list", "defenses", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    main(["list", "defenses"])
+    words = capsys.readouterr().out
+
+    assert told["defenses"].keys() == BUILT_IN["defense"].keys()
+    assert told["channels"].keys() == BUILT_IN["channel"].keys()
+    for said in [*told["defenses"].values(), *told["channels"].values()]:
+        assert {"trust", "hides", "does_not_hide", "cost", "paper"} <= said.keys()
+    for title in ("guarantee for", "trusted", "does not hide", "cost"):
+        assert title in words
 
 
 def test_methods_say_who_sees_what(capsys: Capture) -> None:

@@ -8,11 +8,13 @@ import torch
 
 from privfed.data.world import Shape
 from privfed.defenses.gaussian import Gaussian
+from privfed.interfaces import Turn
 from privfed.messages import Rows, Uploads, everywhere
 from privfed.seeds import Seeds
 
 SHAPE = Shape(30, 50)
 STREAM = Seeds(4)("upload 0", 3)
+TURN = Turn(0, SHAPE, STREAM)
 SENDER = torch.arange(10).repeat_interleave(4)
 ITEM = torch.arange(40) % 4 * 7 + SENDER
 SENT = Uploads(
@@ -25,7 +27,7 @@ SENT = Uploads(
 
 def noised(variance: float, touched: bool = False) -> Uploads:
     defense = Gaussian(variance, "touched" if touched else "all")
-    return defense.on_upload(SENT, SHAPE, STREAM)
+    return defense.on_upload(SENT, TURN)
 
 
 def is_standard(ratio: float, count: int) -> bool:
@@ -102,7 +104,7 @@ def test_each_client_draws_its_own_noise_whatever_its_shard() -> None:
         rows={"items": Rows(SENDER[mine] * 0, ITEM[mine], rows.value[mine])},
         dense={n: v[6:7] for n, v in SENT.dense.items()},
     )
-    found = Gaussian(1.0, "touched").on_upload(alone, SHAPE, STREAM)
+    found = Gaussian(1.0, "touched").on_upload(alone, TURN)
     whole = noised(1.0, touched=True)
 
     assert torch.equal(found.rows["items"].value, whole.rows["items"].value[mine])
@@ -112,7 +114,7 @@ def test_each_client_draws_its_own_noise_whatever_its_shard() -> None:
 
 
 def test_rounds_draw_anew() -> None:
-    other = Gaussian(1.0).on_upload(SENT, SHAPE, Seeds(4)("upload 0", 4))
+    other = Gaussian(1.0).on_upload(SENT, Turn(4, SHAPE, Seeds(4)("upload 0", 4)))
     assert not torch.equal(other.dense["layer.bias"], noised(1.0).dense["layer.bias"])
 
 

@@ -10,7 +10,7 @@ from privfed.data.world import World
 from privfed.interfaces import Channel, FromTotal, Method, Round, State
 from privfed.messages import Total
 from privfed.seeds import Seeds
-from tests.worlds import shards, uneven
+from tests.worlds import opening, shards, uneven
 
 SEEDS = Seeds(7)
 MANY = (0, 4, 4, 7, 12, 13, 9, 16, 15, 30, 31, 29, 26, 27, 25, 32, 28, 6)
@@ -57,14 +57,14 @@ def one_round(
 ) -> tuple[Total, dict[str, Tensor]]:
     """A round's total and the private state after it, trained in shards."""
     carrier = channel or Plain()
-    opened = carrier.open(of.shape)
+    opened = carrier.open(opening(of.shape))
     after = {n: v.clone() for n, v in private.items()}
     for cohort in shards(of, size):
         trained = method.train(model, private, cohort, round_of(number))
         for n, value in trained.private.items():
             after[n][cohort.clients] = value
-        opened, _ = carrier.send(opened, number, trained.uploads)
-    return carrier.close(opened, number)[0], after
+        opened, _ = carrier.send(opened, trained.uploads)
+    return carrier.close(opened).total, after
 
 
 def own(of: World, client: int) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ from tests.methods.factored import (
     round_of,
     shaken,
 )
-from tests.worlds import checkerboard, everyone, shards, uneven, world
+from tests.worlds import checkerboard, everyone, opening, shards, uneven, world
 
 WORLD = uneven()
 BASE = BPR(width=8, learning_rate=0.2, clip=0.6)
@@ -234,7 +234,7 @@ def test_a_round_of_nobody_changes_nothing() -> None:
     model, _ = BASE.init(WORLD.shape, SEEDS("init"))
     channel = Plain()
 
-    total, _ = channel.close(channel.open(WORLD.shape), 0)
+    total = channel.close(channel.open(opening(WORLD.shape))).total
 
     assert BASE.apply(model, total) is model
 

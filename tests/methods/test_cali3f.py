@@ -28,7 +28,7 @@ from privfed.rounds import Keeping, Setup, run
 from privfed.seeds import Seeds
 from tests.methods import neural_twin as twin
 from tests.test_rounds import ATTACKS, ONE, same
-from tests.worlds import everyone, shards, uneven
+from tests.worlds import everyone, opening, shards, uneven
 
 Kind = Literal["gmf", "mlp", "neumf"]
 KINDS: tuple[Kind, ...] = ("gmf", "mlp", "neumf")
@@ -339,8 +339,8 @@ def test_averaging_moves_everything_by_its_weighted_mean(
     method = replace(AVG, user_rows=user_rows)
     model = begin(method)
     channel, sent = Plain(), uploads_of(method, model)
-    opened, _ = channel.send(channel.open(WORLD.shape), 0, sent)
-    after = method.apply(model, channel.close(opened, 0)[0])
+    opened, _ = channel.send(channel.open(opening(WORLD.shape)), sent)
+    after = method.apply(model, channel.close(opened).total)
     trained = uploads_of(AVG, model).users
     assert sent.weight is not None
     share = (sent.weight / sent.weight.sum()).double()

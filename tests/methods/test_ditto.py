@@ -18,7 +18,7 @@ from privfed.seeds import Seeds
 from tests.methods import neural_twin as twin
 from tests.methods.test_cali3f import SMALL, close, demo_setup, given_to
 from tests.test_rounds import ONE, same
-from tests.worlds import everyone, shards, uneven
+from tests.worlds import everyone, opening, shards, uneven
 
 WORLD = uneven()
 SEEDS = Seeds(5)
@@ -126,11 +126,11 @@ def test_scores_are_those_of_the_personal_model() -> None:
 def test_the_server_adds_the_simple_mean() -> None:
     model, private = begin()
     channel = Plain()
-    opened, parts = channel.open(WORLD.shape), []
+    opened, parts = channel.open(opening(WORLD.shape)), []
     for cohort in shards(WORLD, 3):
         parts.append(DITTO.train(model, private, cohort, ROUND).uploads)
-        opened, _ = channel.send(opened, 0, parts[-1])
-    after = DITTO.apply(model, channel.close(opened, 0)[0])
+        opened, _ = channel.send(opened, parts[-1])
+    after = DITTO.apply(model, channel.close(opened).total)
 
     for name, value in dense(model).items():
         every = torch.cat([part.dense[name] for part in parts]).double()

@@ -21,7 +21,7 @@ from tests.methods.factored import (
     round_of,
     shaken,
 )
-from tests.worlds import everyone, uneven, world
+from tests.worlds import everyone, opening, uneven, world
 
 WORLD = uneven()
 BASE = FCFOriginal(width=8, confidence=4.0, regularization=0.5)
@@ -145,7 +145,7 @@ def test_a_round_of_nobody_changes_nothing() -> None:
     model, _ = BASE.init(WORLD.shape, SEEDS("init"))
     channel = Plain()
 
-    total, _ = channel.close(channel.open(WORLD.shape), 0)
+    total = channel.close(channel.open(opening(WORLD.shape))).total
 
     assert BASE.apply(model, total) is model
 

@@ -24,7 +24,7 @@ from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.views import Guess
 from tests.methods.neumf import Twin, drawn, trained
-from tests.worlds import everyone, shards, uneven, world
+from tests.worlds import everyone, opening, shards, uneven, world
 
 SEEDS = Seeds(5)
 SMALL = Federeco(width=8, layers=(16, 8, 4), learning_rate=0.01, decay=0.3, batch=16)
@@ -37,11 +37,11 @@ def round_of(number: int) -> Round:
 def served(method: Federeco, of: World, model: State, number: int) -> State:
     """The model after one round of everybody."""
     channel = Plain()
-    opened = channel.open(of.shape)
+    opened = channel.open(opening(of.shape))
     for cohort in shards(of, 3):
         up = method.train(model, {}, cohort, round_of(number)).uploads
-        opened, _ = channel.send(opened, number, up)
-    return method.apply(model, channel.close(opened, number)[0])
+        opened, _ = channel.send(opened, up)
+    return method.apply(model, channel.close(opened).total)
 
 
 def copies(method: Federeco, of: World, model: State, number: int) -> list[State]:

@@ -24,7 +24,7 @@ from tests.methods.factored import (
     round_of,
     shaken,
 )
-from tests.worlds import everyone, uneven, world
+from tests.worlds import everyone, opening, uneven, world
 
 WORLD = rated()
 UPLOADS: tuple[Literal["part", "full"], ...] = ("part", "full")
@@ -171,7 +171,7 @@ def test_a_round_of_nobody_changes_nothing() -> None:
     model, _ = BASE.init(WORLD.shape, SEEDS("init"))
     channel = Plain()
 
-    total, _ = channel.close(channel.open(WORLD.shape), 0)
+    total = channel.close(channel.open(opening(WORLD.shape))).total
 
     assert torch.equal(BASE.apply(model, total)["items"], model["items"])
 

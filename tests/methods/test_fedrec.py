@@ -16,7 +16,7 @@ from privfed.errors import SettingsError
 from privfed.interfaces import State
 from privfed.methods.fedmf import FedMF
 from privfed.methods.fedrec import NOISE, FedRec
-from privfed.views import UploadsView
+from privfed.views import TotalView, UploadsView
 from tests.methods.factored import (
     MANY,
     SEEDS,
@@ -29,7 +29,7 @@ from tests.methods.factored import (
     round_of,
     shaken,
 )
-from tests.worlds import everyone, shards, uneven, world
+from tests.worlds import everyone, opening, shards, uneven, world
 
 WORLD = rated()
 BASE = FedRec(width=8, learning_rate=0.3, regularization=0.05, local_steps=3)
@@ -181,8 +181,9 @@ def test_the_server_behind_a_denoiser_sees_no_virtual_table() -> None:
     sent = method.train(model, private, everyone(WORLD), round_of(0)).uploads
     channel = Denoiser()
 
-    opened, view = channel.send(channel.open(WORLD.shape), 0, sent)
-    total, closing = channel.close(opened, 0)
+    opened, view = channel.send(channel.open(opening(WORLD.shape)), sent)
+    delivered = channel.close(opened)
+    total, (closing,) = delivered.total, delivered.views
 
     assert isinstance(view, UploadsView)
     assert set(sent.rows) == {"items", NOISE}
@@ -191,10 +192,11 @@ def test_the_server_behind_a_denoiser_sees_no_virtual_table() -> None:
     fakes = torch.bincount(sent.rows[NOISE].sender, minlength=WORLD.shape.clients)
     assert torch.equal(noise, fakes * (4 + 8 * 4))
     plain = Plain()
-    opened, _ = plain.send(plain.open(WORLD.shape), 0, sent)
-    known = plain.close(opened, 0)[0]
+    opened, _ = plain.send(plain.open(opening(WORLD.shape)), sent)
+    known = plain.close(opened).total
     for table, value in known.tables.items():
         assert torch.equal(total.tables[table], value)
+    assert isinstance(closing, TotalView)
     assert closing.total is total
 
 
@@ -205,7 +207,7 @@ def test_a_denoiser_refuses_methods_that_send_it_nothing() -> None:
     channel = Denoiser()
 
     with pytest.raises(SettingsError, match="fedrec_pp"):
-        channel.send(channel.open(WORLD.shape), 0, sent)
+        channel.send(channel.open(opening(WORLD.shape)), sent)
 
 
 def test_fedrec_pp_warns_that_the_virtual_rows_are_seen() -> None:
@@ -269,7 +271,7 @@ def test_a_round_of_nobody_only_counts() -> None:
     model, _ = BASE.init(WORLD.shape, SEEDS("init"))
     channel = Plain()
 
-    after = BASE.apply(model, channel.close(channel.open(WORLD.shape), 0)[0])
+    after = BASE.apply(model, channel.close(channel.open(opening(WORLD.shape))).total)
 
     assert torch.equal(after["items"], model["items"])
     assert float(after["server.rounds"]) == 1

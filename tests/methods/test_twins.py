@@ -23,7 +23,7 @@ from privfed.methods.pfedrec import PFedRec
 from privfed.methods.router import dropout_mask
 from privfed.seeds import Seeds
 from tests.methods import twin
-from tests.worlds import everyone, shards, uneven
+from tests.worlds import everyone, opening, shards, uneven
 
 WORLD = uneven()
 SEEDS = Seeds(5)
@@ -82,7 +82,7 @@ def one_round(
 ) -> tuple[Total, State]:
     """A round's total and the private state after it, trained in shards."""
     channel = Plain()
-    opened = channel.open(world.shape)
+    opened = channel.open(opening(world.shape))
     after = {n: v.clone() for n, v in private.items()}
     for cohort in shards(world, size):
         trained = method.train(model, private, cohort, round)
@@ -90,8 +90,8 @@ def one_round(
             after[n][cohort.clients] = value
         for n, rows in trained.private_rows.items():
             after[n][cohort.clients[rows.sender], rows.item] = rows.value
-        opened, _ = channel.send(opened, round.number, trained.uploads)
-    return channel.close(opened, round.number)[0], after
+        opened, _ = channel.send(opened, trained.uploads)
+    return channel.close(opened).total, after
 
 
 def close(actual: Tensor, expected: Tensor) -> None:
@@ -197,8 +197,8 @@ def test_a_round_of_clients_without_data_changes_nothing(method: LocalSGD) -> No
 
     trained = method.train(model, private, cohort, ROUND)
     channel = Plain()
-    opened, _ = channel.send(channel.open(world.shape), 3, trained.uploads)
-    updated = method.apply(model, channel.close(opened, 3)[0])
+    opened, _ = channel.send(channel.open(opening(world.shape)), trained.uploads)
+    updated = method.apply(model, channel.close(opened).total)
 
     for n, value in model.items():
         assert torch.equal(updated[n], value), n

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from privfed.accounting import Guarantee
+from privfed.accounting.guarantee import Guarantee
 from privfed.report.table import render
 from privfed.result import Figure, Result
 

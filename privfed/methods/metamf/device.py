@@ -72,20 +72,20 @@ def _out(network: Network, hidden: Tensor, sender: Tensor) -> Tensor:
 
 
 def differentiate(
-    network: Network, x: Tensor, sender: Tensor, label: Tensor, counts: Tensor
+    network: Network, x: Tensor, sender: Tensor, label: Tensor, share: Tensor
 ) -> Slopes:
-    """Gradients at a batch of ratings; ``counts`` are each client's, (clients,)."""
+    """Gradients at a batch of ratings; ``share`` (ratings,) weighs each of them."""
     before = _hidden(network, x, sender)
     hidden = before.relu()
     error = _out(network, hidden, sender) - label
-    share = counts.to(x.dtype).clamp_min(1).reciprocal().index_select(0, sender)
     slope = (2 * error * share)[:, None]
     inner = slope * network.second.index_select(0, sender)[:, 0] * (before > 0)
     rows = torch.bmm(inner[:, None], network.first.index_select(0, sender))[:, 0]
     outer = (inner[:, :, None] * x[:, None]).flatten(1)
     loss = (error.square() * share)[:, None]
     summed = torch.cat([outer, inner, slope * hidden, slope, loss], 1)
-    each = summed.new_zeros(len(counts), summed.shape[1]).index_add_(0, sender, summed)
+    clients = len(network.second_bias)
+    each = summed.new_zeros(clients, summed.shape[1]).index_add_(0, sender, summed)
     layer = hidden.shape[1]
     first = x.shape[1] * layer + layer
     return Slopes(
@@ -93,6 +93,26 @@ def differentiate(
         Network.of(each[:, :first], each[:, first:-1], layer),
         each[:, -1],
     )
+
+
+def shares(sender: Tensor, counts: Tensor, like: Tensor) -> Tensor:
+    """Each rating's share of its client's mean, (ratings,) in the dtype of ``like``."""
+    return counts.to(like.dtype).clamp_min(1).reciprocal().index_select(0, sender)
+
+
+def norms(network: Network, x: Tensor, sender: Tensor, label: Tensor) -> Tensor:
+    """L2 norm of each rating's whole gradient, (ratings,), without writing it out."""
+    before = _hidden(network, x, sender)
+    hidden = before.relu()
+    slope = (2 * (_out(network, hidden, sender) - label))[:, None]
+    inner = slope * network.second.index_select(0, sender)[:, 0] * (before > 0)
+    rows = torch.bmm(inner[:, None], network.first.index_select(0, sender))[:, 0]
+
+    def square(of: Tensor) -> Tensor:
+        return of.square().sum(1)
+
+    biased = square(inner) * (square(x) + 1) + square(slope) * (square(hidden) + 1)
+    return (square(rows) + biased).sqrt()
 
 
 def sampled(cohort: Cohort, batch: int | None, stream: Stream) -> Pairs:

@@ -7,8 +7,8 @@ the generators, which hold all that is trained, and steps with Adam. ``si`` repl
 the generated item tables by one shared table, ``sm`` the generated networks by one.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -16,15 +16,24 @@ from torch import Tensor
 from privfed.checks import fours, not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
-from privfed.interfaces import FromUploads, Rater, Round, State, Trained
-from privfed.messages import Uploads, summed
+from privfed.interfaces import (
+    FromUploads,
+    PerInteraction,
+    Rater,
+    Round,
+    State,
+    Trained,
+)
+from privfed.messages import Rows, Uploads, summed
 from privfed.methods.metamf.device import (
     Network,
     Slopes,
     differentiate,
     predict,
     sampled,
+    shares,
 )
+from privfed.methods.metamf.private import Ratings, private_slopes
 from privfed.methods.metamf.server import AT_ONCE, Arrived, generate, item_rows, through
 from privfed.methods.metamf.theta import ITEMS, LOW, Sizes, Variant, start
 from privfed.methods.outer import adam, clipped
@@ -34,7 +43,7 @@ _ALIGNED = ("width", "low", "collaborative", "hidden", "user_width")
 
 
 @dataclass(frozen=True)
-class MetaMF(Rater, FromUploads):
+class MetaMF(Rater, FromUploads, PerInteraction):
     """MetaMF: federated ratings with a model generated for every client.
 
     A client of a round uses ``batch`` of the ratings that the round gives it, drawn
@@ -94,21 +103,34 @@ class MetaMF(Rater, FromUploads):
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
+        if round.privacy is not None:
+            return self._private(model, cohort, round)
         own = sampled(cohort, self.batch, round.stream.of("batch"))
         counts = torch.bincount(own.sender, minlength=len(cohort.clients))
         sent = generate(model, self.sizes, cohort.clients)
         x = item_rows(model, self.sizes, sent, own.sender, own.item)
         label = own.label.to(x.dtype)
-        slopes = differentiate(sent.network, x, own.sender, label, counts)
-        uploads = self._uploads(cohort, own, slopes, cohort.counts)
-        return Trained({}, {}, uploads, slopes.loss)
+        share = shares(own.sender, counts, x)
+        slopes = differentiate(sent.network, x, own.sender, label, share)
+        rows = summed(own.sender, own.item, slopes.rows, cohort.shape.items)
+        return Trained({}, {}, self._uploads(cohort, rows, slopes), slopes.loss)
 
-    def _uploads(
-        self, cohort: Cohort, own: Pairs, slopes: Slopes, counts: Tensor
-    ) -> Uploads:
+    def _private(self, model: State, cohort: Cohort, round: Round) -> Trained:
+        sent = generate(model, self.sizes, cohort.clients)
+        x = item_rows(model, self.sizes, sent, cohort.sender, cohort.item)
+        of = Ratings(cohort, sent.network, x, cohort.label.to(x.dtype))
+        rows, slopes = private_slopes(of, round)
+        return Trained({}, {}, self._uploads(cohort, rows, slopes), slopes.loss)
+
+    def private_training(self) -> Self:
+        """All ratings, taken by DP-SGD's own draws; how many there are stays hidden."""
+        return replace(self, batch=None, average="clients")
+
+    def _uploads(self, cohort: Cohort, rows: Rows, slopes: Slopes) -> Uploads:
         """Minus the gradient: the change that a step of rate 1 would make."""
-        rows = summed(own.sender, own.item, -slopes.rows, cohort.shape.items)
-        weight = counts.to(slopes.rows.dtype) if self.average == "ratings" else None
+        weight = None
+        if self.average == "ratings":
+            weight = cohort.counts.to(slopes.rows.dtype)
         dense = {
             "first.weight": -slopes.network.first,
             "first.bias": -slopes.network.first_bias,
@@ -116,7 +138,8 @@ class MetaMF(Rater, FromUploads):
             "second.bias": -slopes.network.second_bias,
         }
         scale = dict.fromkeys(("items", *dense), 1.0)
-        return Uploads(cohort.clients, {"items": rows}, dense, weight, scale)
+        change = {"items": replace(rows, value=-rows.value)}
+        return Uploads(cohort.clients, change, dense, weight, scale)
 
     def learn(self, model: State, uploads: Uploads, stream: Stream) -> State:
         """Pass every client's gradient through the generators; one step of Adam."""

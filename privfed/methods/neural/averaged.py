@@ -1,16 +1,16 @@
 """Federated averaging of a neural recommender, user rows and all."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 from privfed.data.cohort import Cohort
-from privfed.interfaces import SERVER, FromTotal, State
+from privfed.interfaces import SERVER, FromTotal, PerInteraction, State
 from privfed.messages import Total, Uploads
 from privfed.methods.neural.shared import SharedNeural
 
 
 @dataclass(frozen=True)
-class Averaged(SharedNeural, FromTotal):
+class Averaged(SharedNeural, FromTotal, PerInteraction):
     """A neural recommender whose server takes the mean of what clients send.
 
     ``user_rows`` says what becomes of a user row, which one client alone trains:
@@ -29,6 +29,10 @@ class Averaged(SharedNeural, FromTotal):
         for name, summed in {**total.tables, **total.dense}.items():
             moved[name] = summed / total.weight
         return {n: v + moved[n] if n in moved else v for n, v in model.items()}
+
+    def private_training(self) -> Self:
+        """Negatives from the whole catalog: no draw depends on anybody's data."""
+        return replace(self, negatives_exclude="nothing")
 
 
 def weighed(sent: Uploads, cohort: Cohort, user_rows: str) -> Uploads:

@@ -9,10 +9,11 @@ from torch import Tensor
 from privfed.checks import at_least
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import Samples, coarse, collect
+from privfed.devices.batches import Samples, bucket, coarse, collect
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import SERVER, Ranker, Round, State, broadcast
 from privfed.messages import Rows, Uploads
+from privfed.methods.neural import private as dp
 from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
 
@@ -24,7 +25,8 @@ class SharedNeural(Ranker):
     A client receives the item tables, the dense layers and its own user row, and
     trains them with Adam against ``negatives`` items for each of its own, drawn anew
     each round. ``layers`` are the widths of the MLP from its input on, ``width`` that
-    of the product branch; embeddings start as N(0, ``std``^2).
+    of the product branch; embeddings start as N(0, ``std``^2). Under DP-SGD a device
+    takes plain steps of ``learning_rate`` instead, which may be far larger than Adam's.
     """
 
     kind: Literal["gmf", "mlp", "neumf"] = "neumf"
@@ -35,6 +37,7 @@ class SharedNeural(Ranker):
     epochs: int = 2
     batch: int = 64
     negatives: int = 4
+    negatives_exclude: Literal["train_only", "nothing"] = "train_only"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "negatives")
@@ -61,7 +64,7 @@ class SharedNeural(Ranker):
     def samples(self, cohort: Cohort, round: Round) -> Samples:
         """A cohort's interactions and this round's negatives."""
         draws = round.stream.of("negatives")
-        return collect(cohort, Negatives(self.negatives), draws)
+        return collect(cohort, Negatives(self.negatives, self.negatives_exclude), draws)
 
     def fit(
         self,
@@ -74,6 +77,9 @@ class SharedNeural(Ranker):
         """One local run; every run of a round sees the same batches."""
         draws = round.stream.of("shuffle")
         tables = items(model)
+        if round.privacy is not None:
+            rate = self.learning_rate
+            return dp.fit_privately(self.neural(), tables, start, samples, round, rate)
         return fit(self.neural(), tables, start, samples, self.rule(), draws, pull)
 
     def sent(self, cohort: Cohort, fitted: Fitted, start: State) -> Uploads:
@@ -108,10 +114,16 @@ class SharedNeural(Ranker):
         return sum(value.numel() * value.element_size() for value in sent)
 
     def room(self, counts: Tensor) -> Tensor:
+        if self.negatives_exclude == "nothing":
+            return bucket(counts)  # DP-SGD pads by the shard
         return coarse(counts)  # ``fit`` pads no client by another
 
     def footprint(self, shape: Shape, positives: int) -> int:
-        return self.neural().footprint(shape, positives, self.negatives, self.epochs)
+        neural, count = self.neural(), self.negatives
+        need = neural.footprint(shape, positives, count, self.epochs)
+        if self.negatives_exclude != "nothing":
+            return need
+        return max(need, dp.footprint(neural, shape, positives, count))
 
 
 # By name, for a model that comes from a checkpoint has another order.

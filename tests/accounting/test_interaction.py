@@ -11,13 +11,9 @@ from opacus.accountants.analysis.rdp import compute_rdp
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from privfed.accounting import (
-    Guarantee,
-    InteractionRelease,
-    calibrate,
-    epsilon,
-    gaussian_epsilon,
-)
+from privfed.accounting.gaussian import gaussian_epsilon
+from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.interaction import InteractionRelease, calibrate, epsilon
 from privfed.errors import SettingsError
 
 DELTA = 1e-5

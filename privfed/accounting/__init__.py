@@ -1,0 +1,1 @@
+"""What a run released, and its epsilon."""
