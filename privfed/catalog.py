@@ -168,11 +168,57 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     "defense": {
         "gaussian": Entry(
             "privfed.defenses.gaussian:Gaussian",
-            "noise on uploaded gradients, unclipped: no guarantee",
+            "noise on uploaded gradients, clipped if asked: no guarantee",
+        ),
+        "imia_ldp": Entry(
+            "privfed.defenses.gaussian:Gaussian",
+            "IMIA's LDP: rows clipped and noised, item ids in the clear: not DP",
+            {
+                "variance": 0.001,
+                "rows": "touched",
+                "clip": 1.0,
+                "units": "upload",
+            },
+        ),
+        "pseudo_items": Entry(
+            "privfed.defenses.pseudo_items:PseudoItems",
+            "ratings: made-up ones of unrated items among the real ones",
+        ),
+        "fedgnn": Entry(
+            "privfed.defenses.fedgnn:FedGNN",
+            "pseudo item rows, clipping, Laplace noise: no guarantee",
+        ),
+        "top_k": Entry(
+            "privfed.defenses.top_k:TopK",
+            "only the largest rows or numbers are sent: compression",
+        ),
+        "quantize": Entry(
+            "privfed.defenses.quantize:Quantize",
+            "numbers of few bits, rounded at random: compression",
+        ),
+        "row_dropout": Entry(
+            "privfed.defenses.row_dropout:RowDropout",
+            "some touched rows are left out at random",
+        ),
+        "imia_regularizer": Entry(
+            "privfed.defenses.imia_regularizer:ImiaRegularizer",
+            "holds item rows near what was received while training",
+        ),
+        "regula": Entry(
+            "privfed.defenses.regula:Regula",
+            "PIECK's loss terms against poisoned item rows",
         ),
         "dp": Entry(
             "privfed.defenses.dp:DP",
             "DP-SGD on each device: (epsilon, delta) for each interaction",
+        ),
+        "user_dp": Entry(
+            "privfed.defenses.user_dp:UserDP",
+            "DP-FedAvg: (epsilon, delta) for each user, by whoever holds the sum",
+        ),
+        "ldp": Entry(
+            "privfed.defenses.ldp:LDP",
+            "uploads noised on the device: (epsilon, delta) for each user",
         ),
     },
     "channel": {
@@ -183,6 +229,38 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         "denoiser": Entry(
             "privfed.channels.denoiser:Denoiser",
             "in the clear; FedRec++'s virtual ratings go to a client that sums them",
+        ),
+        "median": Entry(
+            "privfed.channels.robust.rules:Median",
+            "in the clear; the server takes the median of every number",
+        ),
+        "trimmed_mean": Entry(
+            "privfed.channels.robust.rules:TrimmedMean",
+            "in the clear; the server averages every number without its outliers",
+        ),
+        "krum": Entry(
+            "privfed.channels.robust.rules:Krum",
+            "in the clear; the server takes the one upload or row nearest to others",
+        ),
+        "multi_krum": Entry(
+            "privfed.channels.robust.rules:MultiKrum",
+            "in the clear; the server averages those that Krum trusts most",
+        ),
+        "bulyan": Entry(
+            "privfed.channels.robust.rules:Bulyan",
+            "in the clear; Krum picks, then outliers among those picked are dropped",
+        ),
+        "norm_bound": Entry(
+            "privfed.channels.robust.rules:NormBound",
+            "in the clear; the server cuts every upload or row to a norm",
+        ),
+        "he": Entry(
+            "privfed.channels.encrypted.channel:Encrypted",
+            "homomorphic encryption (BFV or CKKS): the server adds what it cannot read",
+        ),
+        "secagg": Entry(
+            "privfed.channels.masked.channel:Masked",
+            "secure aggregation: masks that cancel; the server learns the sum alone",
         ),
     },
     "attack": {

@@ -1,4 +1,7 @@
-"""Which clients take part in a round. The schedule is public and looks at no data."""
+"""Which clients take part in a round, by a public rule that looks at no data.
+
+Who came may be known as well, but where a guarantee says that its sampling hides it.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,15 +21,17 @@ class Sampling:
     """Client sampling.
 
     ``all``: everyone, every round. ``uniform``: ``clients_per_round`` at random
-    without replacement. ``queue``: a shuffled list; the first leave for the end.
-    With ``rest`` nobody is taken in two consecutive rounds, as far as the
-    population allows. ``interactions``: everybody's training interactions are
+    without replacement. ``poisson``: each with the same chance, whoever else comes,
+    so that ``clients_per_round`` is what to expect; a round may be empty. ``queue``: a
+    shuffled list; the first leave for the end.
+    With ``rest`` nobody of ``uniform`` is taken in two consecutive rounds, as far as
+    the population allows. ``interactions``: everybody's training interactions are
     shuffled together, anew when they run out, and a round takes the next
     ``interactions_per_round``; their clients train on these alone (MetaMF's released
     code).
     """
 
-    kind: Literal["all", "uniform", "queue", "interactions"] = "all"
+    kind: Literal["all", "uniform", "poisson", "queue", "interactions"] = "all"
     clients_per_round: int = 100
     interactions_per_round: int = 64
     rest: bool = False
@@ -56,6 +61,9 @@ class Sampling:
             shuffled = eligible[self._shuffle(eligible, 0, seeds)]
             at = (round * count + torch.arange(count)) % len(eligible)
             return shuffled[at].sort().values
+        if self.kind == "poisson":
+            drawn = seeds("cohort", round).uniform(eligible, torch.zeros_like(eligible))
+            return eligible[drawn < count / len(eligible)]
         if not self.rest or 2 * count > len(eligible):
             return eligible[self._shuffle(eligible, round, seeds)[:count]].sort().values
         return self._resting(round, eligible, count, seeds)
@@ -82,7 +90,7 @@ class Sampling:
             epochs = -(-rounds // self._rounds_an_epoch(world))
             return min(rounds, epochs * int(world.train.counts[eligible].max()))
         seen = [self.clients(r, eligible, seeds) for r in range(rounds)]
-        return int(torch.bincount(torch.cat(seen)).max())
+        return max(1, int(torch.bincount(torch.cat(seen), minlength=1).max()))
 
 
 @lru_cache(maxsize=1)  # one epoch is used by many rounds

@@ -39,6 +39,35 @@ def test_uniform_takes_so_many_different_ones_and_differs_by_round() -> None:
     assert len({tuple(c.tolist()) for c in cohorts}) > 35
 
 
+def test_poisson_takes_each_by_chance_whoever_else_comes() -> None:
+    cohorts = rounds_of(Sampling("poisson", 10), 600)
+
+    sizes = torch.tensor([len(cohort) for cohort in cohorts]).double()
+    assert sizes.mean() == pytest.approx(10, abs=5 * (30 * 2 / 9 / 600) ** 0.5)
+    assert sizes.var() == pytest.approx(30 * 2 / 9, rel=0.3)  # binomial, not fixed
+    taken = torch.bincount(torch.cat(cohorts), minlength=60)[PEOPLE].double()
+    assert (taken / 600 - 1 / 3).abs().max() < 5 * (2 / 9 / 600) ** 0.5
+    fewer = PEOPLE[PEOPLE != 8]
+    for cohort in cohorts[:50]:
+        assert torch.equal(cohort, cohort.sort().values)
+        assert torch.isin(cohort, PEOPLE).all()
+    both = zip(cohorts, rounds_of(Sampling("poisson", 10), 50, fewer), strict=False)
+    for with_one, without in both:  # a little likelier, and otherwise the same draws
+        assert torch.isin(with_one[with_one != 8], without).all()
+
+
+def test_poisson_of_everybody_is_everybody() -> None:
+    for cohort in rounds_of(Sampling("poisson", 30), 3):
+        assert torch.equal(cohort, PEOPLE)
+
+
+def test_a_poisson_round_may_be_empty() -> None:
+    few = rounds_of(Sampling("poisson", 1), 40)
+
+    assert min(len(cohort) for cohort in few) == 0
+    assert Sampling("poisson", 1).participations(40, WORLD, SEEDS) >= 1
+
+
 def test_a_queue_serves_everyone_before_anyone_twice() -> None:
     cohorts = rounds_of(Sampling("queue", 10), 6)
 
@@ -69,6 +98,7 @@ def test_with_rest_nobody_is_taken_twice_running(
         Sampling("uniform", 7, rest=True),
         Sampling("queue", 7),
         Sampling("uniform", 100),
+        Sampling("poisson", 9),
     ],
     ids=lambda s: f"{s.kind}-{s.clients_per_round}-{s.rest}",
 )

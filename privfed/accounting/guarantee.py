@@ -3,6 +3,12 @@
 import math
 from dataclasses import dataclass
 
+OUTSIDE = (
+    "outside the guarantee: validation figures, which choose the round that is "
+    "reported, and the noise's own quality (floating point, a generator that is not "
+    "cryptographic)"
+)
+
 
 @dataclass(frozen=True)
 class Guarantee:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from privfed.errors import SettingsError
 
 SMALLEST = 0.05  # below it epsilon is in the hundreds: no protection
+_LARGEST = 1e6  # an epsilon beyond it is out of the accountants' reach
 
 
 def least(enough: Callable[[float], bool], high: float, target: float) -> float:
@@ -39,6 +40,10 @@ def check_target(target: float) -> None:
     """Raise SettingsError for an epsilon that nothing can be calibrated to."""
     if not 0 < target < math.inf:
         raise SettingsError(f"epsilon must be positive and finite, got {target}")
+    if target > _LARGEST:
+        raise SettingsError(
+            f"epsilon={target:g} protects nothing; ask for one of {_LARGEST:g} at most"
+        )
 
 
 def check_delta(delta: float) -> None:

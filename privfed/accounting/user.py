@@ -22,6 +22,13 @@ class Scheduled:
 
     times: int
 
+    @property
+    def told(self) -> str:
+        return (
+            f"no user takes part in more than {self.times} rounds; who takes part may "
+            "be known"
+        )
+
 
 @dataclass(frozen=True)
 class Poisson:
@@ -29,6 +36,13 @@ class Poisson:
 
     rate: float
     rounds: int
+
+    @property
+    def told(self) -> str:
+        return (
+            f"each user takes part in each of {self.rounds} rounds with chance "
+            f"{self.rate:.3g}; who does must stay with the server"
+        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,13 @@ class Fixed:
     size: int
     users: int
     rounds: int
+
+    @property
+    def told(self) -> str:
+        return (
+            f"{self.size} of {self.users} users, drawn anew, take part in each of "
+            f"{self.rounds} rounds; who does must stay with the server"
+        )
 
 
 Cohorts = Scheduled | Poisson | Fixed

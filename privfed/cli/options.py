@@ -112,15 +112,16 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option(
         "--sampling",
         "sampling__kind",
-        "Clients of a round: all; uniform, at random; queue, taking turns; or "
-        "interactions: those that a batch of everybody's interactions belongs to.",
+        "Clients of a round: all; uniform, at random; poisson, each by chance; queue, "
+        "taking turns; or interactions: those that a batch of everybody's interactions "
+        "belongs to.",
         metavar="NAME",
         default_is="all",
     ),
     _option(
         "--clients-per-round",
         "sampling__clients_per_round",
-        "Clients of a round, where sampling is uniform or queue.",
+        "Clients of a round, where sampling is uniform, queue or poisson (expected).",
         metavar="N",
         default_is="100",
     ),

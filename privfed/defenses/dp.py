@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from privfed.accounting.guarantee import Guarantee
 from privfed.accounting.interaction import InteractionRelease, calibrate, epsilon
-from privfed.devices.dpsgd import InteractionDP
+from privfed.devices.dpsgd import Entangled, InteractionDP
 from privfed.errors import SettingsError
-from privfed.interfaces import Defense, Method, PerInteraction, Plan
+from privfed.interfaces import Defense, FromTotal, Method, PerInteraction, Plan
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,17 @@ class DP(Defense):
     """DP-SGD in local training: clip each interaction, noise every number.
 
     Give ``epsilon`` to have the noise calibrated to it (8 by default), or
-    ``noise_multiplier`` to have its epsilon reported. Guarantee: whoever sees all
-    of a client's uploads, and every model made from them, learns of any one of its
-    interactions no more than (epsilon, delta) allows. That covers the item ids:
-    every row of every table is noised and sent. Private tensors are noised as well.
-    It does not cover a user's whole history, nor how often a client takes part.
+    ``noise_multiplier`` to have its epsilon reported; a multiplier of 0 clips and
+    guarantees nothing, which tells the cost of clipping from that of noise. Guarantee:
+    whoever sees all of a client's uploads, and every model made from them, learns of
+    any one of its interactions no more than (epsilon, delta) allows. That covers the
+    item ids: every row of every table is noised and sent. Private tensors that uploads
+    depend on are noised as well. It does not cover a user's whole history, nor how
+    often a client takes part.
+
+    All that is shared learns at one rate, the least of the method's. What one client
+    alone trains learns at ``own_rate`` times that: noise on it is not averaged over
+    clients, but neither is what it learns.
     """
 
     epsilon: float | None = None
@@ -27,6 +33,7 @@ class DP(Defense):
     clip: float = 0.5
     sampling_rate: float = 1.0
     steps: int = 1  # local steps in a round
+    own_rate: float = 1.0
 
     hides = "whether a client has any one interaction, item ids included"
     does_not_hide = "a user's whole history; who takes part, and how often"
@@ -38,10 +45,13 @@ class DP(Defense):
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.noise_multiplier is not None:
             raise ValueError("give epsilon or noise_multiplier, not both")
-        for name in ("epsilon", "noise_multiplier", "clip"):
+        for name in ("epsilon", "clip", "own_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be positive, got {value}")
+        noise = self.noise_multiplier
+        if noise is not None and not 0 <= noise < float("inf"):
+            raise ValueError(f"noise_multiplier must be 0 or more, got {noise}")
         if not 0 < self.delta < 1:
             raise ValueError(f"delta must lie in (0, 1), got {self.delta}")
         if not 0 < self.sampling_rate <= 1:
@@ -53,6 +63,12 @@ class DP(Defense):
 
     def prepare(self, plan: Plan) -> "CalibratedDP":
         """Fix the noise for the most rounds that any one client takes part in."""
+        if plan.sampling.kind == "interactions":
+            raise SettingsError(
+                "dp: with --sampling interactions a client takes part when one of its "
+                "interactions is drawn, which everybody sees; take --sampling all and "
+                "dp:sampling_rate"
+            )
         noise = self.noise_multiplier
         if noise is None:
             target = 8.0 if self.epsilon is None else self.epsilon
@@ -60,7 +76,12 @@ class DP(Defense):
             noise = calibrate(target, self.delta, self.sampling_rate, steps)
         expected = max(1.0, self.sampling_rate * plan.mean_interactions)
         rule = InteractionDP(
-            self.clip, noise, self.sampling_rate, self.steps, round(expected)
+            self.clip,
+            noise,
+            self.sampling_rate,
+            self.steps,
+            round(expected),
+            self.own_rate,
         )
         return CalibratedDP(rule, self.delta, plan.participations)
 
@@ -90,6 +111,8 @@ class CalibratedDP(Defense):
 
     def guarantee(self) -> Guarantee:
         rule = self.rule
+        if rule.noise_multiplier == 0:
+            return _clipped_only(rule)
         release = InteractionRelease(
             rule.noise_multiplier, rule.sampling_rate, rule.steps * self.participations
         )
@@ -119,10 +142,26 @@ class CalibratedDP(Defense):
         )
 
 
+def _clipped_only(rule: InteractionDP) -> Guarantee:
+    return Guarantee(
+        private=False,
+        epsilon=None,
+        delta=None,
+        unit="none",
+        relation="none",
+        trust="the server sees each upload",
+        accountant="none",
+        covers=f"how much one interaction can change an upload (norm {rule.clip:g})",
+        caveats=("noise_multiplier is 0: nothing is noised",),
+    )
+
+
 def _private(method: Method) -> Method:
-    if not isinstance(method, PerInteraction):
-        raise SettingsError(
-            f"dp: {type(method).__name__} has no training in which "
-            "DP-SGD clips by interaction; choose another defense or method"
-        )
-    return method.private_training()
+    if isinstance(method, PerInteraction):
+        return method.private_training()
+    name = type(method).__name__
+    why = "it has no training that clips by interaction"
+    if isinstance(method, Entangled):
+        why = method.entangled
+    other = "user_dp" if isinstance(method, FromTotal) else "ldp"
+    raise SettingsError(f"dp: not with {name}: {why}; take --defense {other} instead")

@@ -35,7 +35,8 @@ class InteractionDP:
     """Clip each interaction's gradient, add noise to the sum, divide by a constant.
 
     ``expected`` is the fixed denominator. It is public: the true number of
-    interactions of a client is itself what the guarantee protects.
+    interactions of a client is itself what the guarantee protects. ``own_rate``
+    multiplies the learning rate of what one client alone trains.
     """
 
     clip: float
@@ -43,6 +44,7 @@ class InteractionDP:
     sampling_rate: float
     steps: int  # local steps in a round
     expected: float
+    own_rate: float = 1.0
 
     @property
     def noise(self) -> float:

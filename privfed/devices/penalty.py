@@ -1,6 +1,5 @@
 """Terms that a defense adds to the loss of local training."""
 
-from abc import ABC
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +21,7 @@ class Own:
     user: Tensor | None = None  # (clients, width): what scores these very rows
 
 
-class Penalty(ABC):
+class Penalty:
     """A term of each client's loss that depends on its item rows and user vector.
 
     A term gives its gradient, or it says where its own step would lead (``settle``).
@@ -57,8 +56,11 @@ class Terms:
     samples: Tensor  # (clients, rows)
     readers: Mapping[str, str]
 
-    def gradients(self, local: Local) -> "Pull":
-        """What all terms pull at, as things stand."""
+    def gradients(self, local: Local, steps: Tensor) -> "Pull":
+        """What all terms pull at, as things stand, of the clients that ``steps`` marks.
+
+        A client that is done with its batches takes no step, whoever is beside it.
+        """
         rows: dict[str, Tensor] = {}
         users: dict[str, Tensor] = {}
         for table in self.received:
@@ -67,14 +69,19 @@ class Terms:
                 _add(rows, table, penalty.rows(own))
                 if own.user is not None:
                     _add(users, self.readers[table], penalty.user(own))
-        return Pull(rows, users)
+        taken = steps.float()[:, None]
+        return Pull(
+            {name: gradient * taken[..., None] for name, gradient in rows.items()},
+            {name: gradient * taken for name, gradient in users.items()},
+        )
 
-    def settle(self, local: Local, rates: Mapping[str, float]) -> None:
-        """Take every term's implicit step, in place."""
+    def settle(self, local: Local, rates: Mapping[str, float], steps: Tensor) -> None:
+        """Take every term's implicit step, in place, for the clients marked."""
         for table in self.received:
             for penalty in self.penalties:
                 own = self._own(local, table)
-                local.rows[table] = penalty.settle(own, rates[table])
+                settled = penalty.settle(own, rates[table])
+                local.rows[table] = settled.where(steps[:, None, None], own.rows)
 
     def _own(self, local: Local, table: str) -> Own:
         reader = self.readers.get(table)

@@ -18,9 +18,13 @@ from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, aligned, collect, padded
+from privfed.devices.gradients import Local
 from privfed.devices.negatives import Negatives
+from privfed.devices.penalty import Pull, Terms
+from privfed.errors import SettingsError
 from privfed.interfaces import (
     FromTotal,
+    Penalized,
     PerInteraction,
     Ranker,
     Round,
@@ -42,7 +46,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class BPR(Ranker, FromTotal, PerInteraction):
+class BPR(Ranker, FromTotal, PerInteraction, Penalized):
     """Federated BPR: one local step; the server adds the clients' clipped steps.
 
     ``clip`` bounds each row's gradient; the published code clips on the server, here
@@ -88,16 +92,35 @@ class BPR(Ranker, FromTotal, PerInteraction):
         if round.privacy is not None:
             return self._private(x, table, samples, round)
         loss, slope = self._slopes(inner(x, table), samples)
+        pull = self._pull(x, table, samples, round)
         some = samples.real.any(1, keepdim=True)
         own = combined(slope, table) + x * self.regularization
+        own = own + pull.users.get(USERS, 0.0)
         after = torch.where(some, x - own * self.learning_rate, x)
         sender, _ = at = samples.rows.nonzero(as_tuple=True)
         gradient = slope[..., None] * x[:, None] + table * self.regularization
+        gradient = gradient + pull.rows.get(ITEMS, 0.0)
         change = self._clipped(gradient[at]) * -self.learning_rate
         rows = summed(sender, samples.item[at], change, cohort.shape.items)
         scale = {ITEMS: self.learning_rate}
         uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
         return Trained({USERS: after}, {}, uploads, loss)
+
+    def _pull(self, x: Tensor, table: Tensor, samples: Samples, round: Round) -> Pull:
+        """What the round's penalties add to the gradient."""
+        if not round.penalties:
+            return Pull({}, {})
+        if any(penalty.anchored for penalty in round.penalties):
+            raise SettingsError(
+                "bpr takes one local step, from what was received, where a term that "
+                "holds rows there has no gradient; take fedncf or another method of "
+                "several local steps"
+            )
+        count = samples.full().weight
+        received, readers = {ITEMS: table}, {ITEMS: USERS}
+        terms = Terms(round.penalties, received, samples.item, count, readers)
+        local = Local({ITEMS: table}, {USERS: x})
+        return terms.gradients(local, samples.real.any(1))
 
     def _private(
         self, x: Tensor, table: Tensor, samples: Samples, round: Round

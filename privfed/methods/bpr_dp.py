@@ -23,7 +23,7 @@ def private_steps(
     rule, group = round.privacy, samples.slot.shape[2]
     assert rule is not None
     local = Local({ITEMS: table.clone()}, {USERS: x.clone()})
-    rates = {ITEMS: learning_rate, USERS: learning_rate}
+    rates = {ITEMS: learning_rate, USERS: learning_rate * rule.own_rate}
     for number in range(rule.steps):
         draws = round.stream.of("poisson")
         batch = dpsgd.poisson(samples, rule.sampling_rate, draws, number)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
+from privfed.devices.dpsgd import Entangled
 from privfed.interfaces import SERVER, Round, State, Trained
 from privfed.messages import Uploads
 from privfed.methods.neural import clusters as step
@@ -31,7 +32,7 @@ HEARD = f"{SERVER}heard"  # (clients,) interactions, 0 of a client never heard o
 
 
 @dataclass(frozen=True)
-class Cali3F(Clustered):
+class Cali3F(Clustered, Entangled):
     """Dense layers for each cluster of alike users, kept near the shared ones.
 
     A delegate trains twice on the same batches, from the shared dense layers and from
@@ -48,6 +49,7 @@ class Cali3F(Clustered):
         "twice; number of interactions as weight"
     )
     paper = "Zhu et al., 2022"
+    entangled = "a delegate trains twice on its interactions and sends how many it has"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
+from privfed.devices.dpsgd import Entangled
 from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
 from privfed.messages import Total, Uploads, every
 from privfed.methods.factors import (
@@ -33,7 +34,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FCFOriginal(Ranker, FromTotal):
+class FCFOriginal(Ranker, FromTotal, Entangled):
     """FCF of 2019: user vectors in closed form, a gradient of the whole item table up.
 
     ``confidence`` is the paper's alpha. No vector is kept: a device solves for its own
@@ -50,6 +51,7 @@ class FCFOriginal(Ranker, FromTotal):
     keeps = "user vector, solved for anew each time"
     sends = "gradient of every item's row"
     paper = "Ammad-ud-din et al., 2019"
+    entangled = "its user vector is solved for from all interactions at once"
 
     def __post_init__(self) -> None:
         positive(self, "width", "regularization", "learning_rate", "start_size")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
+from privfed.devices.dpsgd import Entangled
 from privfed.interfaces import Round, State, Trained
 from privfed.messages import Uploads
 from privfed.methods.neural import shared
@@ -24,7 +25,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FedFast(Clustered):
+class FedFast(Clustered, Entangled):
     """One model for all, trained by delegates of clusters of alike users."""
 
     keeps = "nothing"
@@ -33,6 +34,7 @@ class FedFast(Clustered):
         "number of interactions as weight"
     )
     paper = "Muhammad et al., KDD 2020"
+    entangled = "its server weighs delegates by how many interactions they have"
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
         return self.clustered(shape, stream), {}

@@ -18,6 +18,7 @@ from torch import Tensor
 from privfed.checks import at_least, fours, positive
 from privfed.data.cohort import Cohort, part_of
 from privfed.data.world import Pairs, Shape
+from privfed.devices.dpsgd import Entangled
 from privfed.errors import SettingsError
 from privfed.interfaces import Chooser, FromTotal, Round, State, Trained, broadcast
 from privfed.messages import Total, Uploads
@@ -32,7 +33,7 @@ RATE = "rate."  # a learned step size has its weight's shape, and this before it
 
 
 @dataclass(frozen=True)
-class FedMeta(Chooser, FromTotal):
+class FedMeta(Chooser, FromTotal, Entangled):
     """FedMeta, and FedAvg to compare it with.
 
     ``maml`` and ``fomaml`` adapt with the step ``inner_rate``; ``meta_sgd`` learns a
@@ -65,6 +66,7 @@ class FedMeta(Chooser, FromTotal):
     keeps = "its records, and the model adapted to them"
     sends = "gradient, through the adaptation, of a loss on records held back: dense"
     paper = "Chen et al., Federated Meta-Learning, 2018"
+    entangled = "its gradient goes through a step on other choices of the client"
 
     def __post_init__(self) -> None:
         at_least(self, 2, "records")

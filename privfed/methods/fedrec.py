@@ -137,8 +137,8 @@ class FedRec(Rater, FromTotal, PerInteraction):
     def private_training(self) -> Self:
         if self.virtual:
             raise SettingsError(
-                "dp: fedrec's virtual ratings follow from all of a client's ratings, so "
-                "no gradient can be clipped by interaction; give fedrec:virtual=0, or "
+                "dp: virtual ratings follow from all of a client's ratings, so that no "
+                "gradient can be clipped by interaction; give fedrec:virtual=0, or "
                 "take --defense user_dp"
             )
         return self

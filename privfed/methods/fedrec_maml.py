@@ -17,6 +17,7 @@ from privfed.checks import at_least, fours, positive
 from privfed.data.cohort import Cohort, part_of
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import bucket, padded
+from privfed.devices.dpsgd import Entangled
 from privfed.devices.tape import affine
 from privfed.interfaces import FromTotal, Rater, Round, State, Trained, broadcast
 from privfed.messages import Rows, Total, Uploads
@@ -29,7 +30,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FedRecMAML(Rater, FromTotal):
+class FedRecMAML(Rater, FromTotal, Entangled):
     """FedRec, MAML on an MLP over embeddings.
 
     Each round a client's ratings fall at random into a ``support`` share, which it
@@ -50,6 +51,7 @@ class FedRecMAML(Rater, FromTotal):
     keeps = "its ratings, and the model adapted to them"
     sends = "gradient, through the adaptation, of the rows of rated items and the MLP"
     paper = "Lin et al., MetaMF, 2020 (row FedRec); Chen et al., 2018"
+    entangled = "its gradient goes through a step on other interactions of the client"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "width", "hidden", "inner_steps")

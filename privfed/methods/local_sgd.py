@@ -19,9 +19,11 @@ from privfed.devices import dpsgd
 from privfed.devices.batches import Batch, Samples, collect, padded
 from privfed.devices.gradients import Grads, Local, step
 from privfed.devices.negatives import Negatives
+from privfed.devices.penalty import Terms
 from privfed.interfaces import (
     START,
     FromTotal,
+    Penalized,
     PerInteraction,
     Ranker,
     Round,
@@ -31,13 +33,14 @@ from privfed.interfaces import (
 from privfed.messages import Rows, Total, Uploads, every
 from privfed.methods.copies import changes, own_copies
 from privfed.methods.parts import Part
+from privfed.methods.penalized import terms_of
 from privfed.seeds import Stream
 
 Rates = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class LocalSGD(Ranker, FromTotal, PerInteraction):
+class LocalSGD(Ranker, FromTotal, PerInteraction, Penalized):
     """Local training with SGD, then averaging of what is shared.
 
     ``negatives_exclude`` other than ``train_only`` is for reproduction only: it
@@ -126,7 +129,8 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
             steps, fixed = 0, {}  # noise needs the weights themselves
         local = own_copies(parts, model, private, samples, fixed, steps)
         if round.privacy is None:
-            loss = self._epochs(local, samples, round)
+            terms = terms_of(round.penalties, parts, model, samples)
+            loss = self._epochs(local, samples, round, terms)
         else:
             loss = self._private_steps(local, samples, round, round.privacy)
         return self._leave(parts, model, private, local, samples, round, loss)
@@ -135,9 +139,12 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
         """How often a layer steps on all samples at once; 0 where batches are cut."""
         return self.epochs if samples.slot[0].numel() <= self.batch else 0
 
-    def _epochs(self, local: Local, samples: Samples, round: Round) -> Tensor:
+    def _epochs(
+        self, local: Local, samples: Samples, round: Round, terms: Terms | None
+    ) -> Tensor:
         cohort = samples.cohort
         phases = self.phases(cohort.shape, round.number)
+        rates = self._rates(cohort.shape, round)
         loss = torch.zeros(len(cohort.clients))
         full = samples.full() if self._full_steps(samples) else None
         for epoch in range(self.epochs):
@@ -148,7 +155,12 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
                 else samples.mini(self.batch, shuffle, epoch)
             )
             for batch in batches:
+                steps = batch.weight.any(1)
+                pull = terms.gradients(local, steps) if terms else None
                 loss = self.turns(local, batch, cohort, round, phases)
+                if terms and pull:
+                    pull.step(local, rates)
+                    terms.settle(local, rates, steps)
         return loss
 
     def turns(
@@ -184,7 +196,7 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
         return loss / max(rule.expected, 1.0)
 
     def _rates(self, shape: Shape, round: Round) -> Rates:
-        """Learning rates by part; under DP-SGD one for all, the least.
+        """Learning rates by part; under DP-SGD one for all that is shared, the least.
 
         A rate that makes up for averaging over clients who did not touch a row
         would multiply the noise, which they all send, by as much.
@@ -193,7 +205,9 @@ class LocalSGD(Ranker, FromTotal, PerInteraction):
         rates = {name: rate for phase in phases for name, rate in phase.items()}
         if round.privacy is None:
             return rates
-        return dict.fromkeys(rates, min(rates.values()))
+        least, own = min(rates.values()), round.privacy.own_rate
+        kept = {part.name for part in self.parts(shape) if part.private}
+        return {name: least * (own if name in kept else 1.0) for name in rates}
 
     def _leave(
         self,

@@ -1,11 +1,14 @@
 """Gaussian noise at FedMR's scale, on every row or on the rows sent."""
 
+import re
 from dataclasses import replace
 from math import sqrt
+from typing import Literal
 
 import pytest
 import torch
 
+from privfed.choices import choose
 from privfed.data.world import Shape
 from privfed.defenses.gaussian import Gaussian
 from privfed.interfaces import Turn
@@ -145,3 +148,67 @@ def test_it_promises_nothing() -> None:
 def test_an_unusable_variance_is_refused(variance: float) -> None:
     with pytest.raises(ValueError, match="variance"):
         Gaussian(variance)
+
+
+@pytest.mark.parametrize("units", ["gradient", "upload"])
+def test_noise_is_in_the_units_asked_for(units: Literal["gradient", "upload"]) -> None:
+    defense = Gaussian(0.04, "touched", units=units)
+    added = defense.on_upload(SENT, TURN).rows["items"].value
+    added = added - SENT.rows["items"].value
+
+    unit = 5.0 if units == "gradient" else 1.0
+
+    assert is_standard(added.std().item() / (0.2 * unit), added.numel())
+    assert not is_standard(added.std().item() / (0.3 * unit), added.numel())
+    assert not is_standard(added.std().item() / (0.2 * unit / 1.5), added.numel())
+
+
+def test_imia_ldp_is_what_its_released_code_does() -> None:
+    """Each row cut to norm 1, then noise whose *covariance* is 0.001; ids exact."""
+    defense = choose("defense", "imia_ldp").part
+    after = defense.on_upload(SENT, TURN).rows["items"]
+
+    rows = SENT.rows["items"].value
+    short = rows / rows.norm(2, dim=-1, keepdim=True).clamp_min(1.0)
+    added = after.value - short
+
+    assert torch.equal(after.item, ITEM)
+    assert is_standard(added.std().item() / sqrt(0.001), added.numel())
+    assert not is_standard(added.std().item() / 0.001, added.numel())
+
+
+def test_clipping_comes_before_the_noise() -> None:
+    quiet = Gaussian(0.0, clip=2.0, per="upload", units="upload")
+    loud = Gaussian(1.0, "touched", 2.0, "upload", "upload")
+
+    short = quiet.on_upload(SENT, TURN)
+    added = loud.on_upload(SENT, TURN).dense["layer.weight"]
+    plain = Gaussian(1.0, "touched", units="upload").on_upload(SENT, TURN)
+    noise = plain.dense["layer.weight"] - SENT.dense["layer.weight"]
+
+    torch.testing.assert_close(added - short.dense["layer.weight"], noise)
+
+
+def test_packed_numbers_are_whole_again_under_noise() -> None:
+    packed = replace(SENT, packed={"items": torch.ones(10, dtype=torch.int64)})
+    assert not Gaussian(0.1).on_upload(packed, TURN).packed
+
+
+@pytest.mark.parametrize(
+    ("defense", "words"),
+    [
+        (Gaussian(), "gradients are not clipped"),
+        (Gaussian(clip=1.0), r"1 \* sqrt\(its rows\).*ldp"),
+        (Gaussian(clip=2.0, per="tensor"), r"2 \* sqrt\(its tensors\).*ldp"),
+        (Gaussian(clip=1.0, per="upload"), "no epsilon is accounted.*ldp"),
+        (Gaussian(rows="touched", clip=1.0), "not DP at any noise: which rows"),
+    ],
+)
+def test_it_says_what_its_clipping_bounds(defense: Gaussian, words: str) -> None:
+    assert re.search(words, defense.guarantee().sentence())
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("inf")])
+def test_an_unusable_clip_is_refused(clip: float) -> None:
+    with pytest.raises(ValueError, match="clip"):
+        Gaussian(clip=clip)

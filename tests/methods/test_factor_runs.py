@@ -114,11 +114,11 @@ def test_rounds_go_on_where_the_last_one_ended() -> None:
     assert float(three.state.model["server.rounds"]) == 3
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "bpr"])
+@pytest.mark.parametrize("name", ["fedrec", "fedrec_pp", "fcf_original"])
 def test_interaction_level_dp_is_refused_in_one_line(name: str) -> None:
     asked = setup(METHODS[name], defenses=(DP(),))
 
-    with pytest.raises(SettingsError, match="choose another defense or method"):
+    with pytest.raises(SettingsError, match="take --defense user_dp"):
         run(asked, ONE)
 
 

@@ -27,7 +27,6 @@ from privfed.interfaces import (
 from privfed.messages import Rows, Uploads, summed
 from privfed.methods.metamf.device import (
     Network,
-    Slopes,
     differentiate,
     predict,
     sampled,
@@ -113,29 +112,29 @@ class MetaMF(Rater, FromUploads, PerInteraction):
         share = shares(own.sender, counts, x)
         slopes = differentiate(sent.network, x, own.sender, label, share)
         rows = summed(own.sender, own.item, slopes.rows, cohort.shape.items)
-        return Trained({}, {}, self._uploads(cohort, rows, slopes), slopes.loss)
+        return Trained({}, {}, self._uploads(cohort, rows, slopes.network), slopes.loss)
 
     def _private(self, model: State, cohort: Cohort, round: Round) -> Trained:
         sent = generate(model, self.sizes, cohort.clients)
         x = item_rows(model, self.sizes, sent, cohort.sender, cohort.item)
         of = Ratings(cohort, sent.network, x, cohort.label.to(x.dtype))
-        rows, slopes = private_slopes(of, round)
-        return Trained({}, {}, self._uploads(cohort, rows, slopes), slopes.loss)
+        rows, network, loss = private_slopes(of, round)
+        return Trained({}, {}, self._uploads(cohort, rows, network), loss)
 
     def private_training(self) -> Self:
         """All ratings, taken by DP-SGD's own draws; how many there are stays hidden."""
         return replace(self, batch=None, average="clients")
 
-    def _uploads(self, cohort: Cohort, rows: Rows, slopes: Slopes) -> Uploads:
+    def _uploads(self, cohort: Cohort, rows: Rows, network: Network) -> Uploads:
         """Minus the gradient: the change that a step of rate 1 would make."""
         weight = None
         if self.average == "ratings":
-            weight = cohort.counts.to(slopes.rows.dtype)
+            weight = cohort.counts.to(rows.value.dtype)
         dense = {
-            "first.weight": -slopes.network.first,
-            "first.bias": -slopes.network.first_bias,
-            "second.weight": -slopes.network.second,
-            "second.bias": -slopes.network.second_bias,
+            "first.weight": -network.first,
+            "first.bias": -network.first_bias,
+            "second.weight": -network.second,
+            "second.bias": -network.second_bias,
         }
         scale = dict.fromkeys(("items", *dense), 1.0)
         change = {"items": replace(rows, value=-rows.value)}

@@ -1,0 +1,1 @@
+"""Robust rules: how a server combines uploads of which some may be forged."""

@@ -1,0 +1,80 @@
+"""A round of MovieLens 100K's size: exact, within its time and bytes, memory flat."""
+
+import os
+import resource
+import sys
+
+import numpy as np
+import pytest
+
+from privfed.channels.encrypted.device import Device
+from privfed.channels.encrypted.keys import KeyHolder
+from privfed.channels.encrypted.parameters import Scheme, cheapest
+from privfed.channels.encrypted.server import Server
+from tests.channels.encrypted.parties import KINDS, ROUND, job
+
+pytestmark = pytest.mark.slow
+CLIENTS, LENGTH = 943, 1682 * 64
+
+
+@pytest.mark.parametrize(("scheme", "seeded"), KINDS)
+def test_the_sum_of_943_uploads(scheme: Scheme, seeded: bool) -> None:
+    keys = KeyHolder(cheapest(scheme, seeded, CLIENTS, 256 / 2e-5), seeded, 2)
+    parameters = keys.notice.parameters
+    device = Device(keys.credentials)
+    server = Server(keys.notice, ROUND, LENGTH, range(CLIENTS))
+    most = parameters.capacity // CLIENTS
+    rng, exact, size = np.random.default_rng(0), np.zeros(LENGTH, np.int64), 0
+    for client in range(CLIENTS):
+        vector = rng.integers(-most, most + 1, LENGTH)
+        envelope = device.seal(job(client, vector, parameters.degree))
+        size, exact = len(envelope), exact + vector
+        server.receive(envelope)
+
+    found, count = keys.read(server.sum(), ROUND, LENGTH)
+
+    assert count == CLIENTS
+    if scheme == "bfv":
+        assert np.array_equal(found, exact)
+    off = np.abs(found - exact).max() / parameters.capacity
+    assert off < (1e-10 if seeded else 1e-8)
+    assert size / (4 * LENGTH) < (2 if seeded else 4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size of Linux")
+def test_memory_is_flat_over_a_thousand_uploads() -> None:
+    keys = KeyHolder(cheapest("bfv", True, 1200, 256 / 2e-5), True, 2)
+    degree, device = keys.notice.parameters.degree, Device(keys.credentials)
+    server = Server(keys.notice, ROUND, LENGTH, range(1200))
+    vector = np.arange(LENGTH, dtype=np.int64)
+
+    def carry(clients: range) -> int:
+        for client in clients:
+            server.receive(device.seal(job(client, vector, degree)))
+        return _resident()
+
+    after_some = carry(range(100))
+    after_all = carry(range(100, 1100))
+
+    assert after_all - after_some < 16 * 2**20
+
+
+def _resident() -> int:
+    """Bytes resident now, not at most."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+def test_files_do_not_pile_up() -> None:
+    """Ciphertexts pass through one unnamed file of each party."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    keys = KeyHolder(cheapest("bfv", True, 100, 256 / 2e-5), True, 2)
+    device, degree = Device(keys.credentials), keys.notice.parameters.degree
+    vector = np.arange(5000, dtype=np.int64)
+    before = len(os.listdir("/proc/self/fd"))
+    for k in range(50):
+        server = Server(keys.notice, ROUND, 5000, range(1))
+        server.receive(device.seal(job(0, vector, degree)))
+        del server
+    assert len(os.listdir("/proc/self/fd")) <= before + 5, k
