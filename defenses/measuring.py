@@ -26,7 +26,7 @@ from privfed.result import Figure
 from privfed.rounds import Setup, run
 from privfed.seeds import Seeds
 
-_WIDTH = 100
+_WIDTH = 110
 
 
 @dataclass(frozen=True)

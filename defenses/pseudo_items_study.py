@@ -139,8 +139,8 @@ def main() -> None:
 def ratings(data: str, workers: int, as_json: bool) -> None:
     """Made-up ratings among real ones."""
     attacks: Mapping[str, Attack] = {"support": Support(), "recurrent": Recurrent()}
-    columns = {"utility.rmse": "RMSE", "utility.mae": "MAE", **_LEAKS, **_COSTS}
-    columns = _of(columns, attacks)
+    every = {"utility.rmse": "RMSE", "utility.mae": "MAE", **_LEAKS, **_COSTS}
+    columns = _of(every, attacks)
     tables = {}
     for method, rounds in RATERS.items():
         bench = Bench(method, data, rounds, attacks, columns, workers=workers)
@@ -152,7 +152,7 @@ def ratings(data: str, workers: int, as_json: bool) -> None:
 @main.command()
 @click.option("--method", default="bpr", show_default=True, help="Any spec.")
 @click.option("--data", default="ml-100k", show_default=True)
-@click.option("--rounds", default=20, show_default=True)
+@click.option("--rounds", default=10, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def implicit(method: str, data: str, rounds: int, workers: int, as_json: bool) -> None:

@@ -123,7 +123,7 @@ def federated(data: str, method: str, rounds: int, workers: int, as_json: bool) 
 
 @main.command()
 @click.option("--data", default="ml-100k", show_default=True)
-@click.option("--rounds", default=60, show_default=True)
+@click.option("--rounds", default=40, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def regula(data: str, rounds: int, workers: int, as_json: bool) -> None:
@@ -242,12 +242,12 @@ def _trained(
     net = deepcopy(first)
     adam = torch.optim.Adam([rows, own, *net.parameters()], lr=RATE)
     for _ in range(EPOCHS):
-        for at in torch.randperm(len(item), generator=rng).split(BATCH):
+        for at in torch.split(torch.randperm(len(item), generator=rng), BATCH):
             both = torch.cat([own.expand(len(at), -1), rows[slot[at]]], 1)
             loss = binary_cross_entropy_with_logits(net(both)[:, 0], label[at])
             loss = loss + mu * ((rows - start) ** 2).sum()
             adam.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             adam.step()
     return touched, (rows - start).detach()
 

@@ -275,6 +275,7 @@ class Count:
     forged: float  # share of an item's senders that forgers are, median over the items
     beyond: float  # share of items at which that is more than rules are told
     outvoted: float  # share of items at which forgers are at least as many as others
+    bare: float  # the same if only clients that interacted sent an item: no negatives
 
 
 def counts(study: Study, told: float) -> Iterator[Count]:
@@ -294,6 +295,7 @@ def counts(study: Study, told: float) -> Iterator[Count]:
             float((forgers / (here + forgers)).median()),
             float((forgers > told * (here + forgers)).double().mean()),
             float((here <= forgers).double().mean()),
+            float((popular[some] * study.share <= forgers).double().mean()),
         )
 
 
@@ -423,11 +425,12 @@ def show(
         "forgers'\nshare of\nsenders",
         f"items at\nwhich it is\nabove {told:g}",
         "items at\nwhich it is\none half",
+        "and if no\nnegatives\nare sent",
     ]
     for name in heads:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        shares = (f"{x:.0%}" for x in (row.forged, row.beyond, row.outvoted))
+        shares = (f"{x:.0%}" for x in (row.forged, row.beyond, row.outvoted, row.bare))
         table.add_row(row.interactions, str(row.items), f"{row.honest:.1f}", *shares)
     console.print(table)
 

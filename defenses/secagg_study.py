@@ -25,15 +25,15 @@ from rich.table import Table
 
 from privfed.channels.masked.channel import Masked, Opened
 from privfed.channels.masked.cover import Whole
+from privfed.channels.masked.device import Device
 from privfed.channels.masked.graph import (
-    Graph,
     Odds,
     odds,
     usual_degree,
     usual_threshold,
 )
+from privfed.channels.masked.masks import Masks
 from privfed.channels.masked.packing import packed_size
-from privfed.channels.masked.protocol import Protocol
 from privfed.channels.masked.vectors import pieces
 from privfed.channels.masked.wire import (
     PUBLIC_BYTES,
@@ -56,10 +56,11 @@ ROUNDS: Sequence[tuple[int, Mapping[str, Any]]] = (
     (943, {}),
     (943, {"dropout": 0.05}),
     (943, {"dropout": 0.05, "neighbors": 64}),
-    (943, {"dropout": 0.05, "bits": 27}),
+    (943, {"dropout": 0.05, "bits": 28}),
     (943, {"dropout": 0.05, "rows": "touched"}),
     (943, {"dropout": 0.05, "rows": "touched", "min_senders": 5}),
 )
+PARTS = ("rounds", "odds", "expansion", "training")
 COHORTS = ((100, 0.1, 0.1), (943, 0.1, 0.1), (943, 0.2, 0.05), (6040, 0.1, 0.1))
 PUBLISHED = ((2**10, 2**20, 1.73), (2**14, 2**24, 1.98))
 TRAINED = ("plain", "secagg", "secagg:rows=touched", "secagg:dropout=0.05")
@@ -103,6 +104,13 @@ class Expansion:
 
 
 @click.command(help=__doc__)
+@click.option(
+    "--part",
+    "parts",
+    multiple=True,
+    type=click.Choice(PARTS),
+    help="Only some of the tables.",
+)
 @click.option("--items", default=1682, show_default=True)
 @click.option("--width", default=64, show_default=True)
 @click.option("--share", default=0.25, show_default=True, help="Of items touched.")
@@ -118,6 +126,7 @@ class Expansion:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def main(
+    parts: Sequence[str],
     items: int,
     width: int,
     share: float,
@@ -128,25 +137,26 @@ def main(
     as_json: bool,
 ) -> None:
     """Measure, and print the tables."""
-    click.echo("rounds", err=True)
-    costs = [carried(n, items, width, share, settings) for n, settings in ROUNDS]
-    click.echo("messages of one device of 1,024", err=True)
-    expansions = [expansion(*one) for one in PUBLISHED]
-    runs = {one: trained(one, method, data, rounds, out) for one in TRAINED}
+    told: dict[str, Any] = {}
+    console = Console(quiet=as_json)
+    for part in parts or PARTS:
+        if part == "rounds":
+            costs = [carried(n, items, width, share, one) for n, one in ROUNDS]
+            show_costs(console, costs, f"{items} x {width}, {share:.0%} touched")
+            told[part] = [asdict(one) for one in costs]
+        elif part == "odds":
+            show_odds(console)
+            told[part] = [{**asdict(bound(*one)), "of": one} for one in COHORTS]
+        elif part == "expansion":
+            expansions = [expansion(*one) for one in PUBLISHED]
+            show_expansions(console, expansions)
+            told[part] = [asdict(one) for one in expansions]
+        else:
+            runs = {one: trained(one, method, data, rounds, out) for one in TRAINED}
+            show_runs(console, runs, f"{method} on {data}, {rounds} rounds")
+            told[part] = runs
     if as_json:
-        told = {
-            "rounds": [asdict(one) for one in costs],
-            "odds": [{**asdict(bound(*one)), "of": one} for one in COHORTS],
-            "expansion": [asdict(one) for one in expansions],
-            "training": runs,
-        }
         click.echo(json.dumps(told, indent=2))
-        return
-    console = Console()
-    show_costs(console, costs, f"{items} x {width}, {share:.0%} touched")
-    show_odds(console)
-    show_expansions(console, expansions)
-    show_runs(console, runs, f"{method} on {data}, {rounds} rounds")
 
 
 def synthetic(clients: int, items: int, width: int, share: float) -> Uploads:
@@ -161,6 +171,7 @@ def carried(
     clients: int, items: int, width: int, share: float, settings: Mapping[str, Any]
 ) -> Cost:
     """Carry one round and look at what it took."""
+    click.echo(f"{clients} clients {dict(settings)}", err=True)
     channel, sent = Masked(**settings), synthetic(clients, items, width, share)
     opening = Opening(0, Shape(clients, items), sent.clients, Seeds(0)("channel"))
     opened, _ = channel.send(channel.open(opening), sent)
@@ -222,7 +233,7 @@ def expansion(clients: int, numbers: int, published: float) -> Expansion:
         + packed_size(numbers, bits)
         + Request(np.arange(others), np.arange(0), clients).size
     )
-    small = clients <= 2**10  # all of a larger cohort's keys take too long
+    small = clients <= 2**10  # masking takes clients times numbers
     return Expansion(
         clients,
         numbers,
@@ -234,27 +245,29 @@ def expansion(clients: int, numbers: int, published: float) -> Expansion:
 
 
 def traffic(clients: int, numbers: int, bits: int) -> int:
-    """Bytes that one client of a complete graph sends and receives, counted."""
-    graph = Graph.ring(np.arange(clients), clients - 1)
-    rules = Rules(usual_threshold(graph.degree), 2, bits)
-    protocol = Protocol.begin(graph, rules, numbers)
-    server, device = protocol.server, protocol.devices[0]
-    inbox, known = server.mail_for(0), server.keys_for(0)
-    packed = device.mask(
-        np.arange(numbers, dtype=np.uint32) % 2**16,
-        inbox,
-        Whole(graph.degree).own(0),
-        protocol.masks,
-    )
-    request = Request(graph.neighbors[0], np.arange(0), clients)
-    told = [server.known[0], *known]
+    """Bytes that one client of a complete graph sends and receives, counted.
+
+    The others are there with their keys and with what they seal for this one.
+    """
+    everyone = np.arange(clients)
+    rules = Rules(usual_threshold(clients - 1), 2, bits)
+    device = Device(rules, 0, everyone[1:])
+    others = [Device(Rules(1, 2, bits), k, everyone[:1]) for k in range(1, clients)]
+    own, known = device.advertise(), [other.advertise() for other in others]
+    letters = device.share(known)
+    inbox = [other.share([own])[0] for other in others]
+    vector = np.arange(numbers, dtype=np.uint32) % 2**16
+    cover = Whole(clients - 1).own(0)
+    packed = device.mask(vector, inbox, cover, Masks.of(numbers, bits))
+    request = Request(everyone[1:], everyone[:0], clients)
+    revealed = device.reveal(request)
     return (
-        sum(len(one.sealing) + len(one.masking) for one in told)
-        + sum(map(len, server.mail[0]))
+        sum(len(one.sealing) + len(one.masking) for one in (own, *known))
+        + sum(map(len, letters))
         + sum(map(len, inbox))
         + packed.nbytes
         + request.size
-        + device.reveal(request).size
+        + revealed.size
     )
 
 
@@ -291,11 +304,17 @@ def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
             size(sum(one.down.values())),
             f"{one.client_ms:.1f} ms",
             duration(one.server_seconds),
-            "yes" if one.exact else "no",
+            _exact(one),
             f"{one.error:.1e}",
             f"{one.bare_rows:.0f}",
         )
     _print(console, f"One round of {what}; bytes up by stage, a client", table)
+
+
+def _exact(one: Cost) -> str:
+    if "min_senders" in one.settings:
+        return "rows withheld"
+    return "yes" if one.exact else "no"
 
 
 def show_odds(console: Console) -> None:

@@ -19,9 +19,11 @@ and not run again.
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -35,6 +37,9 @@ from privfed.experiment import execute
 from privfed.result import Figure, Result
 from privfed.views import ModelView, TotalView
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 METHOD = "bpr:width=8,start_size=0.1"
 NOISELESS = "inf"
 EPSILONS = ("1", "2", "4", "8", "16", NOISELESS)
@@ -45,8 +50,8 @@ HR, F1, AUC = "utility.hr@10", "leakage.sign_pc.f1", "leakage.sign_pc.auc"
 class Unit:
     """What a guarantee is about, and how its defense is called.
 
-    ``quiet`` is the setting in place of an epsilon with which no noise to speak of is
-    added. ``trusted`` says whose view sign_pc has, where that is a trusted party's.
+    ``quiet`` clips alike and adds no noise to speak of. ``trusted`` says whose view
+    sign_pc has, where that is a trusted party's.
     """
 
     name: str
@@ -57,25 +62,27 @@ class Unit:
 
     def defense(self, epsilon: str) -> str:
         """The defense's spec at one epsilon."""
-        asked = self.quiet if epsilon == NOISELESS else f"epsilon={epsilon}"
-        return f"{self.spec},{asked}"
+        if epsilon == NOISELESS:
+            return self.quiet
+        return f"{self.spec},epsilon={epsilon}"
 
 
+_CLIPPED = "user_dp:clip=0.012,noise_multiplier=1e-6"  # ldp clips the same way
 UNITS = (
     Unit(
         "interaction (dp)",
         "dp:clip=0.015,own_rate=30",
-        "noise_multiplier=0",
+        "dp:clip=0.015,own_rate=30,noise_multiplier=0",
         "#0072b2",
     ),
     Unit(
         "user, trusted sum (user_dp)",
-        "user_dp:clip=0.006",
-        "noise_multiplier=1e-6",
+        "user_dp:clip=0.012",
+        _CLIPPED,
         "#d55e00",
         "the trusted server",
     ),
-    Unit("user, local (ldp)", "ldp:clip=0.006", "epsilon=1e9", "#009e73"),
+    Unit("user, local (ldp)", "ldp:clip=0.012", _CLIPPED, "#009e73"),
 )
 PLAIN = "none"
 
@@ -188,7 +195,7 @@ def _cell(grid: Grid, unit: str, epsilon: str, defense: str) -> Cell:
     )
     spec = f"{settings.method.spec} / {defense} / {grid.data} / "
     spec += f"{grid.rounds} rounds / seed {grid.seed}"
-    path = grid.cells / f"{unit.split()[0].strip(',')}-{_short(defense)}-{epsilon}.json"
+    path = grid.cells / f"{_file(unit)}-{epsilon}.json"
     known = _read(path)
     if known is not None and known.settings == spec:
         return known
@@ -197,8 +204,9 @@ def _cell(grid: Grid, unit: str, epsilon: str, defense: str) -> Cell:
     return cell
 
 
-def _short(defense: str) -> str:
-    return defense.partition(":")[0]
+def _file(unit: str) -> str:
+    """A file name for a unit: its words."""
+    return "-".join(re.findall(r"[a-z_]+", unit))
 
 
 def _run(settings: RunSettings, cell: Cell) -> Cell:

@@ -133,10 +133,10 @@ def most_shuffled(target: float, clients: int, times: int, delta: float) -> floa
 def _in_vain(clients: int, times: int, delta: float, each: float) -> SettingsError:
     limit = max(largest(clients, _slack(times, delta)), 0)
     return SettingsError(
-        f"shuffling {clients} uploads a round is not proven to help: each one alone "
-        f"may spend epsilon {each:.2g}, and the theorem needs {limit:.2g} at most, and "
-        "enough clients; ask for a smaller epsilon, take more clients a round, or "
-        "leave shuffle out"
+        f"shuffling {clients} uploads a round is not proven to help: each of them "
+        f"spends epsilon {each:.2g} on its own, and the theorem amplifies {limit:.2g} "
+        "at most, less with few clients; ask for a smaller epsilon, take more clients "
+        "a round, or leave shuffle out"
     )
 
 

@@ -23,7 +23,7 @@ from privfed.interfaces import Defense, Turn
 from privfed.messages import Rows, Uploads
 from privfed.seeds import Stream
 
-_TOGETHER = 16  # clients whose weights are drawn at a time, which bounds memory
+_TOGETHER = 4  # clients whose weights are drawn at a time, which bounds memory
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,10 @@ class Gaussian(Defense):
                 "not DP at any noise: which rows are sent differs between neighbors, "
                 "and that is released"
             )
-        caveats.append("a client's weight, where the method sends one, is in the clear")
+        caveats.append(
+            "a client's weight, where the method sends one, is in the clear and "
+            "multiplies what was bounded"
+        )
         return Guarantee(
             private=False,
             epsilon=None,

@@ -21,7 +21,7 @@ class RowDropout(Defense):
     does_not_hide = "any row that is sent, its item id and value; all rows over rounds"
     trust = "nobody, and nothing is promised: the server sees the rows left"
     cost = "slower learning; fewer bytes"
-    paper = "McMahan et al., 2017 (structured updates, Konecny et al., 2016)"
+    paper = "Konecny et al. (random masks of updates), 2016; here by item row"
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:

@@ -17,18 +17,17 @@ from privfed.accounting.guarantee import OUTSIDE, Guarantee
 from privfed.accounting.loss import Relation
 from privfed.accounting.user import (
     Cohorts,
-    Fixed,
     Poisson,
-    Scheduled,
     sum_noise,
     user_epsilon,
     user_noise,
 )
 from privfed.checks import positive
+from privfed.defenses.cohorts import cohorts_of, relation_of
 from privfed.devices.clipping import clipped, norms
 from privfed.devices.own_data import by_own_data
 from privfed.errors import SettingsError
-from privfed.interfaces import Defense, Invites, Method, Plan, State, Turn
+from privfed.interfaces import Defense, Method, Plan, State, Turn
 from privfed.messages import Total, Uploads
 from privfed.seeds import Stream
 
@@ -90,8 +89,8 @@ class UserDP(Defense):
 
     def prepare(self, plan: Plan) -> "CalibratedUserDP":
         """Fix the noise for how this run draws its cohorts."""
-        cohorts, expected = _cohorts(plan)
-        relation = _relation(self.relation, cohorts)
+        cohorts, expected = cohorts_of(plan)
+        relation = relation_of(self.relation, cohorts)
         delta = (
             self.delta * (1 - _SLACK) if isinstance(cohorts, Poisson) else self.delta
         )
@@ -165,7 +164,8 @@ class CalibratedUserDP(Defense):
     def on_total(self, total: Total, turn: Turn) -> Total:
         noise = _Noise(turn.stream, self.on_sum * self._clip(turn))
         came, count = total.clients, self.expected
-        return Total(
+        return replace(
+            total,
             tables=noise.on("table", total.tables),
             senders={n: torch.full_like(v, count) for n, v in total.senders.items()},
             dense=noise.on("dense", {n: v for n, v in total.dense.items() if n != BIT}),
@@ -239,41 +239,6 @@ class _Noise:
         # the draws of a CPU, so that a device changes none
         drawn = torch.randn(like.shape, generator=rng, device="cpu")
         return drawn.to(like) * self.std
-
-
-def _cohorts(plan: Plan) -> tuple[Cohorts, int]:
-    """How the rounds of a run hide who takes part, and the clients of a round."""
-    if isinstance(plan.method, Invites):
-        raise SettingsError(
-            "user_dp: this method's server chooses a round's clients by what it has "
-            "learned, so there is no fixed cohort to divide by; take another method"
-        )
-    kind, clients = plan.sampling.kind, plan.clients
-    if kind == "interactions":
-        raise SettingsError(
-            "user_dp: --sampling interactions lets one user's history decide what the "
-            "others train on in a round, so nothing bounds its part; take --sampling "
-            "all, poisson or uniform"
-        )
-    size = min(plan.sampling.clients_per_round, clients)
-    if size == clients or kind == "all":
-        return Scheduled(plan.rounds), clients
-    if kind == "poisson":
-        return Poisson(size / clients, plan.rounds), size
-    if kind == "uniform" and not plan.sampling.rest:
-        return Fixed(size, clients, plan.rounds), size
-    return Scheduled(plan.participations), size
-
-
-def _relation(asked: str, cohorts: Cohorts) -> Relation:
-    if isinstance(cohorts, Fixed):
-        if asked == "add_or_remove":
-            raise SettingsError(
-                "user_dp: relation=add_or_remove is proven to gain from sampling only "
-                "with --sampling poisson; take that, or relation=replace_one"
-            )
-        return "replace_one"
-    return "replace_one" if asked == "replace_one" else "add_or_remove"
 
 
 def _refuse_empty(ready: CalibratedUserDP, clients: int) -> None:

@@ -134,7 +134,7 @@ def _privacy(result: Result) -> Iterator[tuple[str, str]]:
 
 def _promise(promise: Guarantee) -> str:
     if not promise.private or promise.epsilon is None:
-        return "NOT DP: no epsilon bounds what this run reveals"
+        return "NOT DP: this gives no epsilon"
     delta = "" if promise.delta is None else f", delta {promise.delta:g}"
     return (
         f"epsilon {upward(promise.epsilon)}{delta} for each {promise.unit} "

@@ -17,6 +17,8 @@ _COSTS = {
     "bytes_down": "download/client/round",
     "client_seconds": "time/client/round",
     "server_seconds": "server time/round",
+    "key_holder_seconds": "key holder time/round",
+    "dropped": "dropped clients/round",
 }
 
 
@@ -37,6 +39,8 @@ def number(key: str, value: float) -> str:
         return size(value)
     if name.endswith("seconds"):
         return duration(value)
+    if key.startswith("cost."):  # a count or a ratio
+        return f"{value:.4g}"
     return f"{value:.4f}"
 
 

@@ -118,7 +118,8 @@ class Encrypted(Channel):
     def guarantee(self) -> Guarantee:
         caveats = [
             f"sums of fewer than {self.min_cohort} uploads are not decrypted",
-            "the sum itself is not noised and still tells of those in it",
+            "the sum itself is not noised and still tells of those in it; where a "
+            "server keeps a table of users, the sum holds each one's row as it was sent",
             "the server could change a sum unnoticed: honest but curious is assumed",
         ]
         if self.scheme == "ckks":

@@ -1,7 +1,9 @@
 """A file in memory: SEAL, as TenSEAL wraps it, saves to paths and loads from them."""
 
 import os
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,15 @@ class Scratch:
     """
 
     def __init__(self) -> None:
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         if hasattr(os, "memfd_create"):
             self._file = os.memfd_create("privfed")
             self._path = f"/proc/self/fd/{self._file}"
         else:
-            self._folder = tempfile.TemporaryDirectory(prefix="privfed-")
-            self._path = str(Path(self._folder.name) / "scratch")
+            folder = tempfile.mkdtemp(prefix="privfed-")
+            self._path = str(Path(folder) / "scratch")
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        weakref.finalize(self, os.close, self._file)
 
     def save(self, thing: Any) -> bytes:
         """What SEAL writes of an object."""
@@ -40,8 +43,3 @@ class Scratch:
             raise ValueError(str(error)) from None
         finally:
             os.ftruncate(self._file, 0)
-
-    def close(self) -> None:
-        os.close(self._file)
-        if self._folder:
-            self._folder.cleanup()

@@ -36,7 +36,7 @@ class Robust(Channel):
     (of the item's senders with ``per="item"``), so that a method learns from it as from
     a sum. Every client counts alike: where clients send FedAvg weights, which are their
     own claims, all get the median of those. A client's own row of a table of users is
-    passed on as it is. Memory: the round's uploads, twice, and some 200 MB.
+    passed on as it is. Memory: three times the round's uploads, and some 200 MB.
     """
 
     per: Per = "item"

@@ -24,8 +24,8 @@ from privfed.checks import positive
 from privfed.errors import SettingsError
 from privfed.messages import Uploads
 
-_SORTS = "memory for the round's uploads twice; sorting them at the server"
-_PAIRS = "memory for the round's uploads twice; every pair of clients is compared"
+_SORTS = "memory for a round's uploads, three times; sorting them at the server"
+_PAIRS = "memory for a round's uploads, three times; every pair of clients is compared"
 
 
 def assumed(malicious: float, clients: int, most: int) -> int:
@@ -117,8 +117,9 @@ class Scored(Robust):
 
     def _counted(self, counts: Tensor, kept_per_liar: int) -> Counted:
         """All but so many clients for each liar are picked."""
-        each = [self._liars(n) for n in counts.tolist()]
-        liars = torch.tensor(each, device=counts.device)
+        sizes, back = torch.unique(counts, return_inverse=True)
+        each = [self._liars(n) for n in sizes.tolist()]
+        liars = torch.tensor(each, device=counts.device)[back]
         less = ("n-f", "n-f-1", "n-f-2").index(self.neighbors)
         near = (counts - liars - less).clamp_min(1).minimum(counts - 1)
         return Counted(counts, near, counts - kept_per_liar * liars)
@@ -205,7 +206,7 @@ class NormBound(Robust):
 
     bound: float | Literal["median"] = "median"
 
-    cost = "memory for the round's uploads twice"
+    cost = "memory for a round's uploads, three times"
     paper = "Sun et al., Can you really backdoor federated learning?, 2019"
 
     def __post_init__(self) -> None:

@@ -78,10 +78,8 @@ class _Left:
 
     @classmethod
     def of(cls, distance: Tensor, of: Counted) -> "_Left":
-        others, score = (
-            torch.empty_like(distance),
-            distance.new_empty(distance.shape[:2]),
-        )
+        score = distance.new_empty(distance.shape[:2])
+        others = torch.empty_like(distance)
         order = torch.empty_like(distance, dtype=torch.int64)
         rank = torch.empty_like(order)
         place = torch.arange(order.shape[2], device=order.device)

@@ -77,14 +77,15 @@ def by_item(uploads: Uploads, items: int, rule: Rule) -> Sums:
 
 def _sums(uploads: Uploads, tables: Mapping[str, Tensor], vector: Tensor) -> Sums:
     """``vector`` back as the tensors that ``distances.flat`` laid end to end."""
-    parts = {**uploads.dense, **uploads.rest}
-    shapes = [value.shape[1:] for value in parts.values()]
+    parts = [*uploads.dense.items(), *uploads.rest.items()]
+    shapes = [value.shape[1:] for _, value in parts]
     pieces = torch.split(vector, [shape.numel() for shape in shapes])
-    names = [*uploads.dense, *uploads.rest]
-    back = [piece.view(shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    back = [
+        (name, piece.view(shape))
+        for (name, _), piece, shape in zip(parts, pieces, shapes, strict=True)
+    ]
     count = len(uploads.dense)
-    dense = dict(zip(names[:count], back[:count], strict=True))
-    return Sums(tables, dense, dict(zip(names[count:], back[count:], strict=True)))
+    return Sums(tables, dict(back[:count]), dict(back[count:]))
 
 
 def _columns(x: Tensor, voters: int, rule: Rule) -> Tensor:

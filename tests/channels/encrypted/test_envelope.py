@@ -1,4 +1,4 @@
-"""Envelopes come from nobody in particular: they are what they should be, or refused."""
+"""Envelopes may come from anybody: they are what they should be, or refused."""
 
 import struct
 from dataclasses import replace

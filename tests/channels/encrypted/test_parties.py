@@ -1,6 +1,7 @@
 """What devices encrypt, a server adds and a key holder decrypts: sums, or a refusal."""
 
 import gc
+import os
 import struct
 
 import numpy as np
@@ -189,7 +190,6 @@ def test_public_credentials_do_not_decrypt(scheme: Scheme) -> None:
     scratch.load(sealapi.PublicKey(), context, keys.credentials.key)
     with pytest.raises(ValueError, match=r"\w"):
         scratch.load(sealapi.SecretKey(), context, keys.credentials.key)
-    scratch.close()
 
 
 def test_a_key_is_not_printed() -> None:
@@ -210,7 +210,7 @@ def test_the_same_upload_never_encrypts_the_same_twice() -> None:
 def test_the_noise_is_as_large_as_parameters_are_chosen_for(
     parameters: Parameters,
 ) -> None:
-    """Adding up to a quarter of the uploads allowed takes some of the budget, not all."""
+    """What 300 uploads leave of the budget tells how many more would fit."""
     seeded = parameters.name.endswith("40")
     most = parameters.most_terms(seeded)
     context = context_of(parameters)
@@ -232,10 +232,20 @@ def test_the_noise_is_as_large_as_parameters_are_chosen_for(
             sum_ = one
         else:
             evaluator.add_inplace(sum_, one)
-    scratch.close()
 
     left = sealapi.Decryptor(context, secret).invariant_noise_budget(sum_)
 
     # a budget in whole bits, of the largest of 2,048 coefficients: some four deviations
     expected = np.log2(np.sqrt(most / 300) * 8 / 4)
     assert abs(left - expected) < 1.6
+
+
+def test_files_do_not_pile_up() -> None:
+    """Ciphertexts pass through one unnamed file of each party, gone with it."""
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("needs /proc")
+    keys, given = holder(), vectors(1, 9)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        server(keys, 1).receive(*sealed(keys, given))
+    assert len(os.listdir("/proc/self/fd")) <= before + 1

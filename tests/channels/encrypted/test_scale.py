@@ -1,6 +1,5 @@
 """A round of MovieLens 100K's size: exact, within its time and bytes, memory flat."""
 
-import os
 import resource
 import sys
 
@@ -63,18 +62,3 @@ def _resident() -> int:
     """Bytes resident now, not at most."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
-
-
-def test_files_do_not_pile_up() -> None:
-    """Ciphertexts pass through one unnamed file of each party."""
-    if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("needs /proc")
-    keys = KeyHolder(cheapest("bfv", True, 100, 256 / 2e-5), True, 2)
-    device, degree = Device(keys.credentials), keys.notice.parameters.degree
-    vector = np.arange(5000, dtype=np.int64)
-    before = len(os.listdir("/proc/self/fd"))
-    for k in range(50):
-        server = Server(keys.notice, ROUND, 5000, range(1))
-        server.receive(device.seal(job(0, vector, degree)))
-        del server
-    assert len(os.listdir("/proc/self/fd")) <= before + 5, k

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privfed.channels.masked.channel import Masked
+from privfed.channels.masked.channel import Masked, Opened
 from privfed.choices import choose
 from privfed.data.splits import leave_one_out
 from privfed.data.world import Shape
@@ -418,3 +418,27 @@ def test_943_clients_and_5_percent_dropped_sum_exactly() -> None:
     expected = round.layout.unpack(integers, 896)
     assert torch.equal(delivered.total.tables["items"], expected.tables["items"])
     assert torch.equal(delivered.total.senders["items"], expected.senders["items"])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_methods_that_send_no_tables_are_carried(way: str) -> None:
+    sent = replace(uploads(0, 12), rows={}, users={}, rest={})
+
+    delivered, opened = carry(WAYS[way], sent)
+
+    left = plain(survivors_of_dense(sent, opened))
+    torch.testing.assert_close(
+        delivered.total.dense["layer"], left.dense["layer"], rtol=0, atol=1.0
+    )
+    assert not delivered.total.tables
+
+
+def survivors_of_dense(sent: Uploads, opened: Opened) -> Uploads:
+    left = torch.from_numpy(opened.round.delivered)
+    assert sent.weight is not None
+    return replace(
+        sent,
+        clients=sent.clients[left],
+        dense={name: value[left] for name, value in sent.dense.items()},
+        weight=sent.weight[left],
+    )

@@ -1,16 +1,13 @@
 """On whole vectors the rules agree with ByzFL's, where that is installed."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Generator, Tensor
 
-from privfed.channels.robust.rules import (
-    Krum,
-    Median,
-    MultiKrum,
-    Robust,
-    TrimmedMean,
-)
+from privfed.channels.robust.channel import Robust
+from privfed.channels.robust.rules import Krum, Median, MultiKrum, TrimmedMean
 from privfed.data.world import Shape
 from privfed.messages import Uploads
 from tests.worlds import opening
@@ -32,12 +29,12 @@ def test_rules_agree(seed: int, forged: bool) -> None:
     x = torch.randn(CLIENTS, 17, generator=Generator().manual_seed(seed))
     if forged:
         x[:LIARS] *= 50
-    share = {"malicious": LIARS, "neighbors": "n-f-1", "per": "upload"}
-    pairs = {
+    krum = Krum("upload", LIARS, "n-f-1")
+    pairs: dict[Robust, Any] = {
         Median(per="upload"): byzfl.Median(),
         TrimmedMean(per="upload", malicious=LIARS): byzfl.TrMean(LIARS),
-        Krum(**share): byzfl.Krum(LIARS),
-        MultiKrum(**share): byzfl.MultiKrum(LIARS),
+        krum: byzfl.Krum(LIARS),
+        MultiKrum("upload", LIARS, "n-f-1"): byzfl.MultiKrum(LIARS),
     }
     for rule, theirs in pairs.items():
         torch.testing.assert_close(ours(rule, x), theirs(x), rtol=1e-5, atol=1e-5)

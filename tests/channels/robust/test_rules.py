@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from privfed.channels.plain import Plain
+from privfed.channels.robust import distances, groups, vote
+from privfed.channels.robust.channel import Robust
 from privfed.channels.robust.rules import (
     Bulyan,
     Krum,
     Median,
     MultiKrum,
     NormBound,
-    Robust,
     TrimmedMean,
 )
 from privfed.errors import SettingsError
@@ -48,7 +49,7 @@ def mean_of(x: twins.Matrix, picked: list[int]) -> twins.Matrix:
 
 
 SLOW: Mapping[Robust, tuple[Twin, int]] = {  # and how many clients a liar takes
-    Median(): (lambda x, f: np.median(x, 0), 2),
+    Median(): (lambda x, _: np.median(x, 0), 2),
     TrimmedMean(malicious=F): (twins.ends, 2),
     TrimmedMean(malicious=F, drop="farthest"): (twins.nearest, 2),
     Krum(malicious=F): (lambda x, f: x[twins.krum(x, f, 2, True)[0]], 2),
@@ -211,6 +212,33 @@ def test_who_sent_what_is_counted_and_told_as_it_was(rule: Robust, per: str) -> 
     for name, value in done.total.dense.items():
         assert value.shape == plain.dense[name].shape
         assert value.dtype == plain.dense[name].dtype
+
+
+@every_form
+@every_rule
+def test_the_size_of_blocks_changes_nothing(
+    rule: Robust, per: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = replace(rule, per=per)  # type: ignore[arg-type]
+    sent = uploads(12, 17)
+    whole = carry(rule, sent)
+
+    for module in (groups, vote, distances):
+        monkeypatch.setattr(module, "NUMBERS", 40)
+    monkeypatch.setattr(groups, "CACHED", 1)
+
+    torch.testing.assert_close(flat(carry(rule, sent)), flat(whole))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_distances_of_whole_uploads_are_the_slow_ones(share: float) -> None:
+    """Of items that few clients sent, and of items that most did."""
+    sent = uploads(13, 12, share=share)
+    x = vectors(sent).double()
+
+    slow = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+    torch.testing.assert_close(distances.between_uploads(sent, ITEMS), slow)
 
 
 @every_rule

@@ -1,4 +1,4 @@
-"""Robust rules in whole runs: every method that learns from a total learns from theirs."""
+"""Robust rules in whole runs, with methods of every kind."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from privfed.channels.plain import Plain
+from privfed.channels.robust.channel import Robust
 from privfed.channels.robust.rules import (
     Bulyan,
     Krum,
     Median,
     MultiKrum,
     NormBound,
-    Robust,
     TrimmedMean,
 )
 from privfed.choices import choose

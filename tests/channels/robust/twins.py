@@ -62,7 +62,8 @@ def bulyan(x: Matrix, f: int, less: int, squared: bool) -> Matrix:
 
 def pieck_krum(x: Matrix, f: int) -> Matrix:
     """As PIECK's code has it: n - f neighbors, plain distances, times the senders."""
-    return x[krum(x, f, 0, False)[0]] * len(x)
+    best: Matrix = x[krum(x, f, 0, False)[0]] * len(x)
+    return best
 
 
 def pieck_multi_krum(x: Matrix, f: int) -> Matrix:
