@@ -44,12 +44,20 @@ from privfed.seeds import Seeds
 PARTS = ("costs", "paillier", "fedmf", "training")
 CHANNELS: Sequence[Encrypted] = (
     Encrypted(),
-    Encrypted(key_holder="authority"),
     Encrypted(resolution=1e-8),  # longer plaintexts than the small degree has room for
+    Encrypted(key_holder="authority"),  # these as well, for a public key's noise
+    Encrypted(key_holder="authority", bound=16.0),
     Encrypted(scheme="ckks"),
     Encrypted(scheme="ckks", key_holder="authority"),
 )
-TRAINED = ("plain", "he", "he:key_holder=authority", "he:scheme=ckks")
+TRAINED = (
+    "plain",
+    "he",
+    "he:key_holder=authority",
+    "he:key_holder=authority,bound=16",
+    "he:scheme=ckks",
+    "he:scheme=ckks,key_holder=authority",
+)
 FIGURES: Mapping[str, str] = {
     "utility.hr@10": "HR@10",
     "utility.ndcg@10": "NDCG@10",
@@ -120,8 +128,13 @@ def _costs(given: Mapping[str, Any]) -> Iterator[Cost]:
 
 
 def _named(channel: Encrypted) -> str:
-    fine = f", resolution {channel.resolution:g}" if channel.resolution < 1e-5 else ""
-    return f"{channel.scheme}, {channel.key_holder}{fine}"
+    usual = Encrypted()
+    other = [
+        f"{name} {getattr(channel, name):g}"
+        for name in ("bound", "resolution")
+        if getattr(channel, name) != getattr(usual, name)
+    ]
+    return ", ".join([channel.scheme, channel.key_holder, *other])
 
 
 def cost(channel: Encrypted, clients: int, items: int, width: int) -> Cost:

@@ -364,8 +364,9 @@ def main(
     cells = []
     for rule in rules or specs(told):
         for forged in kinds:
-            click.echo(f"{rule}, {forged}", err=True)
-            cells.append(study.cell(rule, forged))
+            cell = study.cell(rule, forged)
+            click.echo(f"{rule}, {forged}: HR@10 {number(cell.hit)}", err=True)
+            cells.append(cell)
     rows = list(counts(study, told))
     if as_json:
         told_all = {"runs": [asdict(c) for c in cells], "counts": [*map(asdict, rows)]}

@@ -56,7 +56,8 @@ ROUNDS: Sequence[tuple[int, Mapping[str, Any]]] = (
     (943, {}),
     (943, {"dropout": 0.05}),
     (943, {"dropout": 0.05, "neighbors": 64}),
-    (943, {"dropout": 0.05, "bits": 28}),
+    (943, {"dropout": 0.05, "bits": 32, "bound": 8.0}),
+    (943, {"dropout": 0.05, "bits": 28, "bound": 8.0}),
     (943, {"dropout": 0.05, "rows": "touched"}),
     (943, {"dropout": 0.05, "rows": "touched", "min_senders": 5}),
 )

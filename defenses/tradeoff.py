@@ -23,25 +23,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from tradeoff_picture import NOISELESS, Panel, Series, draw, refuse_without_matplotlib
 
 from privfed.attacks.sign_pc import SignPC
 from privfed.config import RunSettings, run_settings
-from privfed.errors import MissingExtra, PrivfedError
+from privfed.errors import PrivfedError
 from privfed.experiment import execute
 from privfed.result import Figure, Result
 from privfed.views import ModelView, TotalView
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 METHOD = "bpr:width=8,start_size=0.1"
-NOISELESS = "inf"
 EPSILONS = ("1", "2", "4", "8", "16", NOISELESS)
 HR, F1, AUC = "utility.hr@10", "leakage.sign_pc.f1", "leakage.sign_pc.auc"
 
@@ -152,11 +148,12 @@ def main(
 ) -> None:
     """Run what is not there yet, then print and draw."""
     if out is not None:
-        _drawing()  # says what is missing before hours of runs, not after
+        refuse_without_matplotlib()  # before the runs, not after them
     grid = Grid(method, data, rounds, seed, workers, cells)
     found = list(_measured(grid, epsilons))
     if out is not None:
-        _draw(found, epsilons, f"{method}, {data}, {rounds} rounds", out)
+        title = f"{method}, {data}, {rounds} rounds"
+        draw([*_panels(found)], epsilons, title, out)
     if as_json:
         click.echo(json.dumps([asdict(cell) for cell in found], indent=2))
     else:
@@ -290,83 +287,34 @@ def _who_sees_less() -> str:
     )
 
 
-def _drawing() -> None:
-    """Raise MissingExtra where nothing can be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "report", "drawing") from error
-
-
-def _draw(
-    cells: Sequence[Cell], epsilons: Sequence[str], title: str, out: Path
-) -> None:
-    from matplotlib.figure import Figure as Picture
-
-    picture = Picture(figsize=(11, 4.6), layout="constrained")
-    left, right = picture.subplots(1, 2)
+def _panels(cells: Sequence[Cell]) -> Iterator[Panel]:
+    """Utility, and what sign_pc finds."""
     plain = next(cell for cell in cells if cell.unit == PLAIN)
-    for axes, key, name in ((left, HR, "HR@10"), (right, F1, "F1 of sign_pc")):
-        _lines(axes, cells, epsilons, key)
-        if key in plain.figures:
-            value = plain.figures[key].value
-            axes.axhline(value, color="black", lw=1, label="no defense")
-        if key in plain.floors:
-            floor = plain.floors[key]
-            axes.axhline(floor, color="gray", ls=":", label="popularity alone")
-        axes.set_xticks(range(len(epsilons)), [_tick(e) for e in epsilons])
-        axes.set_xlabel("epsilon, over all rounds (delta 1e-5)")
-        axes.set_ylabel(name)
-        axes.set_ylim(bottom=0)
-    right.plot(
-        range(len(epsilons)),
-        [0] * len(epsilons),
-        ls="",
-        marker="x",
-        color=UNITS[1].color,
-        label=f"{UNITS[1].name}: who sees sums or\nmodels alone; not applicable",
-        clip_on=False,
-    )
-    left.legend(fontsize=8)
-    right.legend(fontsize=8)
-    picture.suptitle(title, fontsize=10)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        picture.savefig(out.with_suffix(suffix), dpi=160)
-
-
-def _lines(
-    axes: "Axes", cells: Sequence[Cell], epsilons: Sequence[str], key: str
-) -> None:
-    """One line with intervals for each unit; hollow where the seer is trusted."""
-    for k, unit in enumerate(UNITS):
-        mine = {c.epsilon: c.figures[key] for c in cells if _has(c, unit, key)}
-        at = [n + 0.06 * (k - 1) for n, e in enumerate(epsilons) if e in mine]
-        found = [mine[e] for e in epsilons if e in mine]
-        spread = [
-            [f.value - (f.value if f.low is None else f.low) for f in found],
-            [(f.value if f.high is None else f.high) - f.value for f in found],
+    for key, name in ((HR, "HR@10"), (F1, "F1 of sign_pc")):
+        value = plain.figures.get(key)
+        absent = [
+            (f"{unit.name}: who sees sums or models: not applicable", unit.color)
+            for unit in UNITS
+            if unit.trusted and key == F1
         ]
-        trusted = bool(unit.trusted) and key == F1
-        axes.errorbar(
-            at,
-            [f.value for f in found],
-            spread,
-            color=unit.color,
-            marker="o",
-            markerfacecolor="white" if trusted else unit.color,
-            ls="--" if trusted else "-",
-            capsize=2,
-            label=f"{unit.name}: {unit.trusted}" if trusted else unit.name,
+        yield Panel(
+            name,
+            [_series(unit, cells, key) for unit in UNITS],
+            None if value is None else value.value,
+            plain.floors.get(key),
+            absent,
         )
 
 
-def _has(cell: Cell, unit: Unit, key: str) -> bool:
-    return cell.unit == unit.name and key in cell.figures
-
-
-def _tick(epsilon: str) -> str:
-    return "no noise,\nclip only" if epsilon == NOISELESS else epsilon
+def _series(unit: Unit, cells: Sequence[Cell], key: str) -> Series:
+    trusted = bool(unit.trusted) and key == F1
+    name = f"{unit.name}: {unit.trusted}" if trusted else unit.name
+    points = {
+        cell.epsilon: cell.figures[key]
+        for cell in cells
+        if cell.unit == unit.name and key in cell.figures
+    }
+    return Series(name, unit.color, trusted, points)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
         ),
         "he": Entry(
             "privfed.channels.encrypted.channel:Encrypted",
-            "homomorphic encryption (BFV or CKKS): the server adds what it cannot read",
+            "homomorphic encryption: the server adds uploads that it cannot read",
         ),
         "secagg": Entry(
             "privfed.channels.masked.channel:Masked",

@@ -160,8 +160,9 @@ def _private(method: Method) -> Method:
     if isinstance(method, PerInteraction):
         return method.private_training()
     name = type(method).__name__
-    why = "it has no training that clips by interaction"
-    if isinstance(method, Entangled):
-        why = method.entangled
+    why = f": {method.entangled}" if isinstance(method, Entangled) else ""
     other = "user_dp" if isinstance(method, FromTotal) else "ldp"
-    raise SettingsError(f"dp: not with {name}: {why}; take --defense {other} instead")
+    raise SettingsError(
+        f"dp: {name} has no training in which DP-SGD clips by interaction{why}; "
+        f"take --defense {other} instead"
+    )

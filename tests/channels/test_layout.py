@@ -62,8 +62,8 @@ def test_the_sum_of_vectors_is_the_plain_total(
         torch.testing.assert_close(
             other, value, rtol=1e-5, atol=1e-4 + clients * largest
         )
-    for key in expected.senders:
-        assert torch.equal(found.senders[key], expected.senders[key])
+    for name in expected.senders:
+        assert torch.equal(found.senders[name], expected.senders[name])
 
 
 @given(seed=st.integers(0, 200), weighted=st.booleans(), cut=st.integers(1, 9))

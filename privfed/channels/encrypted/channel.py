@@ -47,7 +47,7 @@ class Encrypted(Channel):
     key_holder: Literal["clients", "authority"] = "clients"
     bound: float = 256.0
     largest_weight: float = 0.0
-    resolution: float = 2e-5
+    resolution: float = 2e-6
     min_cohort: int = 10
     workers: int = 2
     sample: int = 0  # 0: everybody
@@ -118,8 +118,8 @@ class Encrypted(Channel):
     def guarantee(self) -> Guarantee:
         caveats = [
             f"sums of fewer than {self.min_cohort} uploads are not decrypted",
-            "the sum itself is not noised and still tells of those in it; where a "
-            "server keeps a table of users, the sum holds each one's row as it was sent",
+            "the sum itself is not noised and still tells of those in it; in a table "
+            "of users it holds each one's row as it was sent",
             "the server could change a sum unnoticed: honest but curious is assumed",
         ]
         if self.scheme == "ckks":

@@ -17,7 +17,7 @@ Scheme = Literal["bfv", "ckks"]
 MOST_BITS: Mapping[int, int] = {2048: 54, 4096: 109, 8192: 218}  # by degree
 SECURITY = 128
 _ERROR = 3.24  # deviation of SEAL's errors, a centered binomial of 42 coins
-_DEVIATIONS = 8
+_DEVIATIONS = 7
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Parameters:
         return self.capacity / (deviation(self.degree, seeded) * sqrt(self.degree))
 
     def most_terms(self, seeded: bool) -> int:
-        """How many uploads BFV's noise leaves readable, at eight deviations."""
+        """How many uploads BFV's noise leaves readable, at seven deviations."""
         if self.scheme == "ckks":
             return 1_000_000
         fresh = deviation(self.degree, seeded) * self.plain_modulus
@@ -96,13 +96,14 @@ def deviation(degree: int, seeded: bool) -> float:
     return _ERROR if seeded else _ERROR * sqrt(4 / 3 * degree + 1)
 
 
-# Plain moduli are the largest primes of 40, 36 and 50 bits that are 1 modulo twice the
+# Plain moduli are the largest primes of 36 to 50 bits that are 1 modulo twice the
 # degree: as long as the noise of many thousand uploads leaves room for. A sum travels
 # without seeds, so every set has a full room.
 LADDERS: Mapping[Scheme, Sequence[Parameters]] = {
     "bfv": (
         Parameters("bfv-2048-36", "bfv", 2048, (54,), 68719464449, 15_680, 31_104),
         Parameters("bfv-2048-40", "bfv", 2048, (54,), 1099511590913, 15_680, 31_104),
+        Parameters("bfv-2048-42", "bfv", 2048, (54,), 4398046486529, 15_680, 31_104),
         Parameters(
             "bfv-4096-50",
             "bfv",

@@ -60,9 +60,9 @@ class Masked(Channel):
     dropout: float = 0.0
     min_cohort: int = 10
     min_senders: int = 1
-    bits: int = 32
+    bits: int = 40
     precision: int = 16
-    bound: float = 8.0
+    bound: float = 1024.0
     largest_weight: float = 4096.0
 
     hides = "single uploads and their weights; with rows=all item ids too"
@@ -75,7 +75,7 @@ class Masked(Channel):
         "the server, to hand on keys unchanged; at least half of each client's "
         "neighbors, to tell it nothing"
     )
-    cost = "whole tables as integers; keys and shares; a second on the server"
+    cost = "whole tables, 5 bytes a number; keys and shares; a second on the server"
     paper = "Bonawitz et al., CCS 2017; graph of Bell et al., CCS 2020"
 
     def __post_init__(self) -> None:

@@ -10,7 +10,6 @@ from math import log2
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import hypergeom
 
 Positions = NDArray[np.int64]
 
@@ -90,6 +89,8 @@ def odds(
     A union over clients of hypergeometric tails; a ring falls apart only where half a
     neighborhood in a row is gone.
     """
+    from scipy.stats import hypergeom
+
     others = clients - 1
     bad, gone = round(colluding * clients), round(dropped * clients)
     told = hypergeom.sf(threshold - 1, others, min(bad, others), degree)

@@ -18,7 +18,7 @@ CLIENTS, LENGTH = 943, 1682 * 64
 
 @pytest.mark.parametrize(("scheme", "seeded"), KINDS)
 def test_the_sum_of_943_uploads(scheme: Scheme, seeded: bool) -> None:
-    keys = KeyHolder(cheapest(scheme, seeded, CLIENTS, 256 / 2e-5), seeded, 2)
+    keys = KeyHolder(cheapest(scheme, seeded, CLIENTS, 5e6), seeded, 2)
     parameters = keys.notice.parameters
     device = Device(keys.credentials)
     server = Server(keys.notice, ROUND, LENGTH, range(CLIENTS))
@@ -42,7 +42,7 @@ def test_the_sum_of_943_uploads(scheme: Scheme, seeded: bool) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size of Linux")
 def test_memory_is_flat_over_a_thousand_uploads() -> None:
-    keys = KeyHolder(cheapest("bfv", True, 1200, 256 / 2e-5), True, 2)
+    keys = KeyHolder(cheapest("bfv", True, 1200, 5e6), True, 2)
     degree, device = keys.notice.parameters.degree, Device(keys.credentials)
     server = Server(keys.notice, ROUND, LENGTH, range(1200))
     vector = np.arange(LENGTH, dtype=np.int64)

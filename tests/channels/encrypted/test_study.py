@@ -34,8 +34,9 @@ def test_costs_are_told_for_every_scheme_and_key_holder() -> None:
 
     assert set(rows) == {
         "bfv, clients",
-        "bfv, authority",
         "bfv, clients, resolution 1e-08",
+        "bfv, authority",
+        "bfv, authority, bound 16",
         "ckks, clients",
         "ckks, authority",
     }

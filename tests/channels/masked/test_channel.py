@@ -10,14 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privfed.catalog import entries, find
 from privfed.channels.masked.channel import Masked, Opened
+from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.data.splits import leave_one_out
 from privfed.data.world import Shape
 from privfed.data.worlds import demo
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation.protocol import Protocol
-from privfed.interfaces import Channel, Opening
+from privfed.interfaces import Channel, FromTotal, Opening
 from privfed.machine import Machine
 from privfed.messages import Rows, Uploads
 from privfed.rounds import Outcome, Setup, run
@@ -42,13 +44,15 @@ from tests.channels.masked.rounds import (
     survivors,
     uploads,
 )
+from tests.methods.test_contract import method, world
 
-FEW = Masked(min_cohort=2)
+FEW = Masked(min_cohort=2, bits=32, bound=8.0)
 WAYS = {
     "all": FEW,
     "dropout": replace(FEW, dropout=0.2),
     "ring": replace(FEW, neighbors=4, dropout=0.1),
     "bits": replace(FEW, bits=27),
+    "usual": Masked(min_cohort=2),
     "wide": replace(FEW, bits=60),
     "touched": replace(FEW, rows="touched"),
     "touched, dropout": replace(FEW, rows="touched", dropout=0.2),
@@ -442,3 +446,21 @@ def survivors_of_dense(sent: Uploads, opened: Opened) -> Uploads:
         dense={name: value[left] for name, value in sent.dense.items()},
         weight=sent.weight[left],
     )
+
+
+def _from_totals() -> list[str]:
+    known = entries("method")
+    return [n for n in known if issubclass(find("method", n), FromTotal)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _from_totals())
+def test_every_method_serves_clients_as_in_the_clear(name: str) -> None:
+    of = method(name)
+
+    def marks(channel: Channel) -> torch.Tensor:
+        protocol = Protocol(every=1, negatives=20)
+        setup = Setup(world(of.task), of, channel, protocol=protocol, rounds=2)
+        return run(setup, Machine(workers=1)).state.test.value
+
+    torch.testing.assert_close(marks(Masked()), marks(Plain()), rtol=0, atol=1e-5)
