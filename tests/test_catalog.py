@@ -60,7 +60,7 @@ def test_a_near_miss_is_told_the_name() -> None:
 
 
 def test_a_wild_miss_is_told_all_names() -> None:
-    with pytest.raises(SettingsError, match="there is dp, gaussian"):
+    with pytest.raises(SettingsError, match="there is dp, fedgnn, gaussian, imia"):
         find("defense", "zzz")
 
 

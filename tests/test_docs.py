@@ -117,12 +117,13 @@ def test_privfed_understands_what_the_documents_type(
 
 @pytest.mark.parametrize(("document", "command"), SCRIPTS, ids=map(" | ".join, SCRIPTS))
 def test_scripts_understand_what_the_documents_type(
-    document: str, command: str
+    document: str, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = SCRIPT.match(command)
     assert found is not None
     script = ROOT / found[1]
     assert script.exists(), f"{document}: {command}"
+    monkeypatch.syspath_prepend(script.parent)  # as python does with a script
     script_main = runpy.run_path(str(script))["main"]
     try:
         parse(script_main, words_of(command)[1:])

@@ -84,8 +84,9 @@ class TopK(Defense):
 
     def _largest(self, owner: Tensor, size: Tensor, clients: int) -> Tensor:
         """Which entries are among their owner's largest; of equals the first."""
-        order = size.argsort(descending=True, stable=True)
-        order = order[owner[order].argsort(stable=True)]
+        # bits of a float that is not negative have its order: one sort of whole numbers
+        rank = 2**31 - 1 - size.float().view(torch.int32).long()
+        order = ((owner << 32) + rank).argsort(stable=True)
         counts = torch.bincount(owner, minlength=clients)
         starts = counts.cumsum(0) - counts
         of = owner[order]
