@@ -152,12 +152,12 @@ def _fedmf_log(data: str, rounds: int) -> Row:
 
     Everything is as in the released code, and nothing is drawn.
     """
-    setup = Setup(_ten_users(data), FedMF(), Plain(), rounds=rounds)
+    setup = Setup(ten_users(data), FedMF(), Plain(), rounds=rounds)
     found = _last(_run("FedMF", setup), ("rmse",))
     return Row("FedMF, released example", _by_metric([found]), {"rmse": FEDMF_LOG})
 
 
-def _ten_users(data: str) -> World:
+def ten_users(data: str) -> World:
     with (locate(data) / "ratings.csv").open(newline="") as file:
         rated = [
             (

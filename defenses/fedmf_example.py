@@ -65,9 +65,9 @@ def curves(ratings: str, iterations: int) -> Iterator[Curve]:
 def _example(ratings: str) -> World:
     """The ten users of benchmarks/factorization.py, of whom seven have enough."""
     sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
-    from factorization import _ten_users  # type: ignore[import-not-found]
+    from factorization import ten_users  # type: ignore[import-not-found]
 
-    world: World = _ten_users(ratings)
+    world: World = ten_users(ratings)
     return world
 
 

@@ -329,6 +329,7 @@ class Channel(ABC):
 
     hides: ClassVar[str]
     does_not_hide: ClassVar[str]
+    unit: ClassVar[str] = "none: no guarantee"
     trust: ClassVar[str]
     cost: ClassVar[str]
     paper: ClassVar[str]

@@ -167,7 +167,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"method": ""}, "method: no ''; there is"),
     (
         {"defense": "pd:clip=1"},
-        "defense: no 'pd'; there is denoiser, dp, gaussian, plain",
+        "defense: no 'pd'; there is bulyan, denoiser, dp, fedgnn, gaussian",
     ),
     (
         {"defense": "dp:epsilom=1"},

@@ -31,7 +31,7 @@ class FixedPoint:
 
     @property
     def step(self) -> float:
-        """The distance of two neighbors; rounding errs by half of it at most."""
+        """The distance of two neighbors; an encoded number is off by less."""
         return 2.0**-self.bits
 
     @property
@@ -40,11 +40,14 @@ class FixedPoint:
         return ceil(self.bound / self.step)
 
     def encode(self, value: Tensor) -> Tensor:
-        """The nearest integers; raises OverBound, also for what is no number."""
+        """Numbers cut toward zero: no norm grows, so what bounds an upload still holds.
+
+        Raises OverBound, also for what is no number.
+        """
         largest = float(value.abs().max()) if value.numel() else 0.0
         if not largest <= self.bound:
             raise OverBound(largest)
-        return torch.round(value.double() / self.step).to(torch.int64)
+        return torch.trunc(value.double() / self.step).to(torch.int64)
 
     def decode(self, sums: Tensor, terms: int, noise: int = 0) -> Tensor:
         """Sums of ``terms`` encoded numbers, each at most ``noise`` off, as float64.

@@ -27,6 +27,7 @@ Kind = Literal["count", "weight", "table", "senders", "dense", "rest", "users"]
 class Bounds:
     """Largest absolute value of a number in an upload, and largest weight.
 
+    A weight of 0 stands for as many as there are items: a client has no more pairs.
     A number is counted in units of its tensor's public scale, where it has one: as a
     gradient and not as the step that a learning rate made of it.
     """
@@ -131,7 +132,7 @@ class Layout:
             return SettingsError(
                 f"a client's {what} is {largest:.6g}, over the largest weight of "
                 f"{segment.encoding.bound:g} that fits; give the channel "
-                f"largest_weight={_power(over * self.bounds.weight)}"
+                f"largest_weight={_power(largest)}"
             )
         return SettingsError(
             f"an upload holds {largest:.6g} in {what} (times the client's weight), "
@@ -182,7 +183,8 @@ def layout_of(
     No sum over the cohort exceeds ``capacity``, and every number is as fine as that
     allows. An unweighted client counts 1.
     """
-    weight = 1.0 if uploads.weight is None else bounds.weight
+    largest = bounds.weight or float(opening.shape.items)
+    weight = 1.0 if uploads.weight is None else largest
     clients = opening.clients.sort().values
     terms, segments, start = len(clients), list[Segment](), 0
     for kind, name, shape, dtype in _tensors(uploads, opening.shape.items, terms):

@@ -31,14 +31,14 @@ _TRUST = {
 class Encrypted(Channel):
     """Homomorphic encryption: the server adds uploads that it cannot read.
 
-    ``scheme="bfv"`` is exact on the integers that uploads are rounded to; ``ckks`` has
+    ``scheme="bfv"`` is exact on the integers that uploads are cut to; ``ckks`` has
     noise in its last digits, which differs from run to run. With
     ``key_holder="clients"`` all clients share a secret key, which halves an upload;
     with ``authority`` devices have a public key and one party decrypts. ``bound`` is
     the largest number that an upload may hold, as a gradient: before its learning rate
     and its weight; ``largest_weight`` is the largest weight, 0 for as many as there
     are items. ``resolution`` is the coarsest step that such a number of the largest
-    weight may be rounded to. Sums of fewer than ``min_cohort`` uploads are not
+    weight may be cut to. Sums of fewer than ``min_cohort`` uploads are not
     decrypted. ``sample=N`` encrypts N clients of each cohort only, for long
     simulations: no secure run.
     """
@@ -57,6 +57,7 @@ class Encrypted(Channel):
         "who takes part; the sum from the key holder; in a table of users, each "
         "user's own row from the key holder, for nobody else adds to it"
     )
+    unit = "none: it hides single uploads, which is no differential privacy"
     trust = "the key holder not to collude with the server; all to follow the protocol"
     cost = "whole tables leave the device, twice or four times as long; processor time"
     paper = "Fan and Vercauteren, 2012; Cheon et al., ASIACRYPT 2017"

@@ -105,8 +105,7 @@ class Ready(Channel):
         """The round's layout, made when uploads first show their form."""
         if opened.layout is None:
             own, opening = self.settings, opened.opening
-            weight = own.largest_weight or float(opening.shape.items)
-            bounds = Bounds(own.bound, weight)
+            bounds = Bounds(own.bound, own.largest_weight)
             capacity = self.notice.parameters.capacity
             opened.layout = layout_of(uploads, opening, bounds, capacity)
             opened.server = Server(

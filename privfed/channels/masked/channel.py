@@ -10,7 +10,7 @@ from privfed.channels.layout import Bounds, layout_of
 from privfed.channels.masked.graph import usual_degree, usual_threshold
 from privfed.channels.masked.round import Parties, Round
 from privfed.channels.masked.wire import Rules
-from privfed.checks import at_least, positive
+from privfed.checks import at_least, not_negative, positive
 from privfed.errors import PrivfedError, SettingsError
 from privfed.interfaces import Channel, Delivered, Opening, Plan
 from privfed.messages import Spent, Total, Uploads
@@ -38,12 +38,12 @@ class Opened:
 class Masked(Channel):
     """Secure aggregation: the server learns the sum of uploads, and no upload.
 
-    A client multiplies its upload by its weight, rounds it to integers and masks it;
+    A client multiplies its upload by its weight, cuts it to integers and masks it;
     the masks of two clients cancel, and what clients that drop out leave behind is
     taken off with shares that their neighbors hold. Sums are exact modulo 2^``bits``
-    and cannot wrap: numbers over ``bound`` (before weighting) and weights over
-    ``largest_weight`` are refused, and cohorts that leave a number fewer bits than
-    ``precision``.
+    and cannot wrap: numbers over ``bound`` (as gradients, before weighting) and weights
+    over ``largest_weight`` (0: as many as there are items) are refused, and cohorts
+    that leave a number fewer bits than ``precision``.
 
     Each client has ``neighbors`` (0: four times the binary logarithm of the cohort, in
     20 to 64, and all where that is fewer); ``threshold`` of them rebuild a secret (0:
@@ -62,8 +62,8 @@ class Masked(Channel):
     min_senders: int = 1
     bits: int = 40
     precision: int = 16
-    bound: float = 1024.0
-    largest_weight: float = 4096.0
+    bound: float = 256.0
+    largest_weight: float = 0.0
 
     hides = "single uploads and their weights; with rows=all item ids too"
     does_not_hide = (
@@ -71,6 +71,7 @@ class Masked(Channel):
         "whose rows are one client's each; with rows=touched item ids, and rows that "
         "no neighbor of their sender sent"
     )
+    unit = "none: it hides single uploads, which is no differential privacy"
     trust = (
         "the server, to hand on keys unchanged; at least half of each client's "
         "neighbors, to tell it nothing"
@@ -82,7 +83,8 @@ class Masked(Channel):
         at_least(self, 0, "neighbors", "threshold")
         at_least(self, 1, "min_senders", "precision")
         at_least(self, 2, "min_cohort")
-        positive(self, "bound", "largest_weight")
+        positive(self, "bound")
+        not_negative(self, "largest_weight")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
         if not 8 <= self.bits <= 64:

@@ -78,7 +78,7 @@ class Quantized(Channel):
         like, clients = self.like, len(open_.clients)
         steps = like.bound / like.resolution
         most = cheapest(like.scheme, like.seeded, clients, steps).capacity
-        bounds = Bounds(like.bound, like.largest_weight or float(open_.shape.items))
+        bounds = Bounds(like.bound, like.largest_weight)
         layout = layout or layout_of(uploads, open_, bounds, most)
         for one in layout.pack(uploads):
             sums, count = sums + one, count + 1

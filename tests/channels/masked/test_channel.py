@@ -46,13 +46,13 @@ from tests.channels.masked.rounds import (
 )
 from tests.methods.test_contract import method, world
 
-FEW = Masked(min_cohort=2, bits=32, bound=8.0)
+FEW = Masked(min_cohort=2, bits=32, bound=8.0, largest_weight=4096)
 WAYS = {
     "all": FEW,
     "dropout": replace(FEW, dropout=0.2),
     "ring": replace(FEW, neighbors=4, dropout=0.1),
     "bits": replace(FEW, bits=27),
-    "usual": Masked(min_cohort=2),
+    "usual": Masked(min_cohort=2, largest_weight=64),
     "wide": replace(FEW, bits=60),
     "touched": replace(FEW, rows="touched"),
     "touched, dropout": replace(FEW, rows="touched", dropout=0.2),
@@ -345,7 +345,7 @@ def test_settings_that_do_not_fit_the_cohort_are_refused(
         ({"min_senders": 0}, "min_senders must be at least 1"),
         ({"min_senders": 2}, "min_senders needs rows=touched"),
         ({"bound": 0.0}, "bound must be positive"),
-        ({"largest_weight": 0.0}, "largest_weight must be positive"),
+        ({"largest_weight": -1.0}, "largest_weight must be 0 or more"),
         ({"precision": 0}, "precision must be at least 1"),
     ],
 )
