@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from privfed.accounting.guarantee import Guarantee
 from privfed.channels.encrypted.parameters import SECURITY, Scheme, cheapest
+from privfed.channels.encrypted.terms import Terms
+from privfed.channels.layout import Bounds
 from privfed.checks import at_least, not_negative, positive
-from privfed.errors import SettingsError
 from privfed.interfaces import Channel, Delivered, Opening, Plan
 from privfed.messages import Uploads
 from privfed.views import RoundView, TotalView
@@ -89,23 +90,18 @@ class Encrypted(Channel):
         from privfed.channels.encrypted.pool import Pool
         from privfed.channels.encrypted.ready import Ready
 
-        most = _largest_cohort(plan)
-        self.refuse_few(most)
+        most, terms = _largest_cohort(plan), self._terms()
+        terms.refuse_few(most)
         steps = self.bound / self.resolution
         parameters = cheapest(self.scheme, self.seeded, most, steps)
         least = min(self.min_cohort, self.sample or self.min_cohort)
         holder = KeyHolder(parameters, self.seeded, least)
         with Pool(holder.credentials, self.workers) as pool:
-            yield Ready(self, holder.notice, holder, pool)
+            yield Ready(terms, holder.notice, holder, pool, self.guarantee())
 
-    def refuse_few(self, clients: int) -> None:
-        """Raise SettingsError where a cohort's sum would not be decrypted."""
-        if clients < self.min_cohort:
-            raise SettingsError(
-                f"he: a round of {clients} clients is smaller than min_cohort="
-                f"{self.min_cohort}, and its sum would tell too much of each; take "
-                "more clients a round, or give he:min_cohort=2 and accept that"
-            )
+    def _terms(self) -> Terms:
+        bounds = Bounds(self.bound, self.largest_weight)
+        return Terms(bounds, self.min_cohort, self.sample, self.seeded)
 
     def open(self, opening: Opening) -> Any:
         raise RuntimeError(_UNREADY)

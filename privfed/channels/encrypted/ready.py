@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from privfed.accounting.guarantee import Guarantee
-from privfed.channels.encrypted.channel import Encrypted
 from privfed.channels.encrypted.coding import Integers
 from privfed.channels.encrypted.device import Job
 from privfed.channels.encrypted.envelope import size_of
@@ -16,7 +15,8 @@ from privfed.channels.encrypted.keys import KeyHolder
 from privfed.channels.encrypted.parameters import Notice
 from privfed.channels.encrypted.pool import Pool
 from privfed.channels.encrypted.server import Server
-from privfed.channels.layout import Bounds, Layout, layout_of
+from privfed.channels.encrypted.terms import Terms
+from privfed.channels.layout import Layout, layout_of
 from privfed.interfaces import Channel, Delivered, Opening
 from privfed.messages import Spent, Total, Uploads
 from privfed.views import RoundView, TotalView
@@ -43,28 +43,21 @@ class Running:
 class Ready(Channel):
     """The channel during a run. Server and key holder share nothing but the notice."""
 
-    settings: Encrypted
+    terms: Terms
     notice: Notice
     holder: KeyHolder
     pool: Pool
+    promise: Guarantee
 
-    hides = Encrypted.hides
-    does_not_hide = Encrypted.does_not_hide
-    trust = Encrypted.trust
-    cost = Encrypted.cost
-    paper = Encrypted.paper
-    shows = Encrypted.shows
-
-    def sends_every_row(self) -> bool:
-        return self.settings.sends_every_row()
+    shows = (RoundView, TotalView)
 
     def guarantee(self) -> Guarantee:
-        return self.settings.guarantee()
+        return self.promise
 
     def open(self, opening: Opening) -> Running:
         """Begin a round; raises SettingsError where it has too few clients."""
-        self.settings.refuse_few(len(opening.clients))
-        return Running(opening, _chosen(opening, self.settings.sample))
+        self.terms.refuse_few(len(opening.clients))
+        return Running(opening, _chosen(opening, self.terms.sample))
 
     def send(self, opened: Running, uploads: Uploads) -> tuple[Running, RoundView]:
         start = time.thread_time()
@@ -104,10 +97,8 @@ class Ready(Channel):
     def _layout(self, opened: Running, uploads: Uploads) -> Layout:
         """The round's layout, made when uploads first show their form."""
         if opened.layout is None:
-            own, opening = self.settings, opened.opening
-            bounds = Bounds(own.bound, own.largest_weight)
-            capacity = self.notice.parameters.capacity
-            opened.layout = layout_of(uploads, opening, bounds, capacity)
+            opening, capacity = opened.opening, self.notice.parameters.capacity
+            opened.layout = layout_of(uploads, opening, self.terms.bounds, capacity)
             opened.server = Server(
                 self.notice,
                 opening.number,
@@ -153,7 +144,7 @@ class Ready(Channel):
         self, opened: Running, layout: Layout, message: bytes, seconds: float
     ) -> Spent:
         share = opened.clients / max(opened.encrypted, 1)
-        readers = opened.clients if self.settings.key_holder == "clients" else 1
+        readers = opened.clients if self.terms.shared else 1
         plain = 4 * layout.plain_numbers * opened.clients
         return Spent(
             bytes_up=opened.bytes_up,

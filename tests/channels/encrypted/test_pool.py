@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,8 @@ def test_the_key_is_in_no_argument_and_no_environment() -> None:
     keys = holder()
     with Pool(keys.credentials, 1) as pool:
         at = Path(f"/proc/{pool._processes[0].pid}")
+        while not (at / "cmdline").read_bytes():
+            time.sleep(0.01)  # it is about to begin
         told = (at / "cmdline").read_bytes() + (at / "environ").read_bytes()
     assert keys.credentials.key[64:96] not in told
     assert keys.credentials.key.hex()[64:96].encode() not in told
