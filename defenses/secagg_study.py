@@ -139,7 +139,7 @@ def main(
 ) -> None:
     """Measure, and print the tables."""
     told: dict[str, Any] = {}
-    console = Console(quiet=as_json)
+    console = Console(quiet=as_json, width=150)
     for part in parts or PARTS:
         if part == "rounds":
             costs = [carried(n, items, width, share, one) for n, one in ROUNDS]
@@ -291,9 +291,9 @@ def trained(
 
 
 def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
-    names = ("keys", "shares", "ids", "masked input", "unmasking")
-    table = _table("clients, settings", "k", "dropped", *names, "down", "client")
-    for name in ("server", "exact", "error", "bare rows"):
+    up = ("keys", "ids", "masked", "unmask")
+    table = _table("clients, settings", "k", "dropped", *up, "down", "client")
+    for name in ("server", "exact", "error", "bare"):
         table.add_column(name, justify="right")
     for one in costs:
         given = ", ".join(f"{key}={value}" for key, value in one.settings.items())
@@ -301,7 +301,8 @@ def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
             f"{one.clients}{', ' if given else ''}{given}",
             str(one.neighbors),
             str(one.dropped),
-            *(size(one.up.get(name, 0.0)) for name in names),
+            size(one.up.get("keys", 0.0) + one.up.get("shares", 0.0)),
+            *(size(one.up.get(name, 0.0)) for name in _STAGES),
             size(sum(one.down.values())),
             f"{one.client_ms:.1f} ms",
             duration(one.server_seconds),
@@ -312,9 +313,12 @@ def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
     _print(console, f"One round of {what}; bytes up by stage, a client", table)
 
 
+_STAGES = ("ids", "masked input", "unmasking")
+
+
 def _exact(one: Cost) -> str:
     if "min_senders" in one.settings:
-        return "rows withheld"
+        return "withheld"
     return "yes" if one.exact else "no"
 
 

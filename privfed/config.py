@@ -10,7 +10,7 @@ import tomlkit
 
 from privfed import fields
 from privfed.catalog import suggest
-from privfed.choices import Chosen, choose, choose_all, is_channel, listed
+from privfed.choices import Chosen, choose, choose_all, is_channel, listed, name_in
 from privfed.data.load import DataSettings
 from privfed.errors import SettingsError
 from privfed.evaluation.protocol import Protocol
@@ -119,7 +119,11 @@ def _parts(given: Mapping[str, Any]) -> Mapping[str, Any]:
     asked = listed("defense", given["defense"])
     channels = [one for one in asked if is_channel(one)]
     if len(channels) > 1:
-        raise SettingsError("defense: a run has one channel; leave out the others")
+        names = " and ".join(name_in("defense", one) for one in channels)
+        raise SettingsError(
+            f"defense: {names} cannot go together: one channel carries a run's "
+            "uploads; leave all but one out"
+        )
     return {
         "method": choose("method", given["method"]),
         "defense": choose_all("defense", [x for x in asked if not is_channel(x)]),

@@ -28,6 +28,8 @@ def check(
     parts = [_Named(name_of(d), r) for d, r in zip(chain, ready, strict=True)]
     for reason in _reasons(method, parts, channel):
         raise SettingsError(f"{reason}; leave one of them out")
+    for reason in _order(parts):
+        raise SettingsError(reason)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,6 @@ def _reasons(
     method: Method, chain: Sequence[_Named], channel: Channel
 ) -> Iterator[str]:
     yield from _training(method, chain)
-    yield from _order(chain)
     if not channel.sums:
         yield from _not_a_sum(method, chain, channel)
     if isinstance(method, FromUploads):

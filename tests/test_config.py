@@ -186,7 +186,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"defense": ["dp", "dp"]}, "defense dp: given twice"),
     ({"defense": ["none", "dp"]}, "defense: none stands alone"),
-    ({"defense": ["plain", "plain"]}, "defense: a run has one channel"),
+    ({"defense": ["plain", "plain"]}, "defense: plain and plain cannot go together"),
     ({"attack": ["sign-pc", "sign_pc"]}, "attack sign_pc: given twice"),
     ({"attack": 3}, "attack: write a name, or a table with one, not 3"),
     ({"sampling": {"kid": "all"}}, "sampling: no setting 'kid'; did you mean 'kind'?"),

@@ -45,3 +45,18 @@ def _upward(epsilon: float) -> str:
         return f"{epsilon:g}"
     unit = 10.0 ** (math.floor(math.log10(epsilon)) - 2)
     return f"{math.ceil(epsilon / unit - 1e-9) * unit:.6g}"
+
+
+def not_private(covers: str, trust: str, caveats: tuple[str, ...] = ()) -> Guarantee:
+    """What a mechanism that is no differential privacy says of itself."""
+    return Guarantee(
+        private=False,
+        epsilon=None,
+        delta=None,
+        unit="none",
+        relation="none",
+        trust=trust,
+        accountant="none",
+        covers=covers,
+        caveats=caveats,
+    )

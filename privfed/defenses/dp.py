@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.accounting.interaction import InteractionRelease, calibrate, epsilon
 from privfed.devices.dpsgd import Entangled, InteractionDP
 from privfed.errors import SettingsError
@@ -143,14 +143,8 @@ class CalibratedDP(Defense):
 
 
 def _clipped_only(rule: InteractionDP) -> Guarantee:
-    return Guarantee(
-        private=False,
-        epsilon=None,
-        delta=None,
-        unit="none",
-        relation="none",
+    return not_private(
         trust="the server sees each upload",
-        accountant="none",
         covers=f"how much one interaction can change an upload (norm {rule.clip:g})",
         caveats=("noise_multiplier is 0: nothing is noised",),
     )

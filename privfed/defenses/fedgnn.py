@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.checks import not_negative, positive
 from privfed.defenses.clipping import Per, clipped
 from privfed.devices.batches import padded
@@ -145,14 +145,8 @@ class FedGNN(Defense):
                 f"each {self.per} has L2 norm {self.clip:g} at most, and Laplace noise "
                 "asks for the L1 norm of the whole upload; rounds add up, too",
             )
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees every noised row, real or pseudo",
-            accountant="none",
             covers="the numbers sent, and which rows are among them",
             caveats=(
                 *stated,

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.checks import not_negative, positive
 from privfed.defenses.clipping import Per, clipped
 from privfed.devices.dpsgd import NoiseSource
@@ -106,14 +106,8 @@ class Gaussian(Defense):
             "a client's weight, where the method sends one, is in the clear and "
             "multiplies what was bounded"
         )
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees each noised upload",
-            accountant="none",
             covers=covers,
             caveats=tuple(caveats),
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.checks import not_negative
 from privfed.devices.penalty import Own, Penalty
 from privfed.interfaces import Defense, Turn
@@ -41,14 +41,8 @@ class ImiaRegularizer(Defense):
         return Anchor(self.mu) if self.mu else None
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees every row as it was trained",
-            accountant="none",
             covers="how far item rows move in local training",
             caveats=(
                 "not DP: nothing random is added, and item ids are exact",

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.checks import not_negative
 from privfed.data.cohort import Cohort, part_of
 from privfed.data.world import Pairs
@@ -112,14 +112,8 @@ class PseudoItems(Defense):
         return (total / cohort.counts.clamp_min(1))[sender]
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees the rows of rated and of made-up items alike",
-            accountant="none",
             covers="the items of an upload, to which made-up ones are added",
             caveats=(
                 "not DP: an item that is not sent was not rated, and a rated item is "

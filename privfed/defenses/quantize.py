@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.data.world import Shape
 from privfed.defenses.packing import refuse_packed
 from privfed.interfaces import Defense, Turn
@@ -102,14 +102,8 @@ class Quantize(Defense):
         return (numbers * self.bits + 7) // 8 + _SCALE_BYTES
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees every rounded number",
-            accountant="none",
             covers=f"the digits of each number, of which {self.bits} bits are sent",
             caveats=(
                 "not DP: the rounding's chances depend on the data, item ids and each "

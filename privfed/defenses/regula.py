@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.checks import at_least, not_negative
 from privfed.devices.batches import aligned
 from privfed.devices.penalty import Own, Penalty
@@ -84,14 +84,8 @@ class Regula(Defense):
         return moved.argsort(descending=True, stable=True)[: self.popular]
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees every row as it was trained",
-            accountant="none",
             covers="the local loss, against poisoned item rows",
             caveats=("a defense of the model, not of privacy: uploads leak as before",),
         )

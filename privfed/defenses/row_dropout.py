@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.interfaces import Defense, Turn
 from privfed.messages import Rows, Uploads
 
@@ -39,14 +39,8 @@ class RowDropout(Defense):
         return replace(uploads, rows={n: kept(r) for n, r in uploads.rows.items()})
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees every row that is left",
-            accountant="none",
             covers=f"the rows sent, of which a random {self.share:.0%} is left out",
             caveats=(
                 "not DP: a row that is sent was trained on, and shows its exact value",

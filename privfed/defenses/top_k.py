@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.defenses.packing import INDEX_BYTES, refuse_packed, whole_bytes
 from privfed.interfaces import Defense, Turn
 from privfed.messages import Rows, Uploads
@@ -96,14 +96,8 @@ class TopK(Defense):
         return left
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server sees all that is sent, as it is",
-            accountant="none",
             covers=f"how much is sent: the largest {self.share:.0%} of "
             + ("a client's item rows" if self.of == "rows" else "each tensor"),
             caveats=(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.channels.encrypted.parameters import SECURITY, Scheme, cheapest
 from privfed.channels.encrypted.terms import Terms
 from privfed.channels.layout import Bounds
@@ -127,14 +127,8 @@ class Encrypted(Channel):
         if self.sample:
             caveats.insert(0, _sampled(self.sample))
         kind = "secret-key" if self.seeded else "public-key"
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust=_TRUST[self.key_holder],
-            accountant="none",
             covers=f"what the server can read: uploads reach it encrypted "
             f"({self.scheme.upper()}, {kind}, {SECURITY}-bit security)",
             caveats=tuple(caveats),

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.channels.layout import Bounds, layout_of
 from privfed.channels.masked.graph import usual_degree, usual_threshold
 from privfed.channels.masked.round import Parties, Round
@@ -150,18 +150,12 @@ class Masked(Channel):
         return Delivered(total, [self._view(opened, total)], self._spent(round))
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust=(
                 f"the server sees sums over {self.min_cohort} clients or more and must "
                 "hand on keys unchanged; at least half of each client's neighbors must "
                 "not collude with it"
             ),
-            accountant="none",
             covers="what the server sees, by secure aggregation",
             caveats=self._caveats(),
         )

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privfed.accounting.guarantee import Guarantee
+from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.channels.plain import seen
 from privfed.channels.robust.groups import in_client_order
 from privfed.channels.robust.vote import Rule, Sums, by_item, by_upload
@@ -95,14 +95,8 @@ class Robust(Channel):
         )
 
     def guarantee(self) -> Guarantee:
-        return Guarantee(
-            private=False,
-            epsilon=None,
-            delta=None,
-            unit="none",
-            relation="none",
+        return not_private(
             trust="the server reads every upload",
-            accountant="none",
             covers="how far a few clients can move the total, not what anybody learns",
             caveats=("an item most of whose senders lie together is theirs",),
         )
