@@ -1,5 +1,7 @@
 """What every defense and every channel of the catalog promises, whatever it does."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +12,14 @@ from privfed.choices import choose
 from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Channel, Defense, FromTotal, Method
 from privfed.machine import Machine
-from privfed.rounds import Outcome, Setup, run
+from privfed.rounds import Keeping, Outcome, Setup, run
+from privfed.sampling import Sampling
 from privfed.views import TotalView, UploadsView, View
 from tests.methods.test_contract import method, state, world
 
 PARTNER = {"pseudo_items": "fedmf", "denoiser": "fedrec_pp", "regula": "bpr"}
 SPEC = {"he": "he:workers=1"}
+PROTOCOL = Protocol(every=1, negatives=20)
 HIDING = ("he", "secagg")
 SUMMED = [n for n in entries("method") if isinstance(method(n), FromTotal)]
 
@@ -32,9 +36,8 @@ def outcome(
     rounds: int = 2,
 ) -> Outcome:
     carrier = channel or part("channel", "plain")
-    protocol = Protocol(every=1, negatives=20)
     setup = Setup(
-        world(of.task), of, carrier, defenses, protocol=protocol, rounds=rounds
+        world(of.task), of, carrier, defenses, protocol=PROTOCOL, rounds=rounds
     )
     return run(setup, machine)
 
@@ -112,3 +115,44 @@ def test_every_defense_says_who_is_trusted(name: str) -> None:
 
     for word in ("hides", "does_not_hide", "trust", "cost", "paper"):
         assert getattr(one, word), word
+
+
+def test_a_round_that_nobody_came_to_changes_nothing() -> None:
+    sampling = Sampling("poisson", 1)
+    of = method("fcf")
+    setup = Setup(
+        world(of.task), of, part("channel", "plain"), (), {}, sampling, PROTOCOL
+    )
+    log = run(replace(setup, rounds=12), Machine(workers=1)).state.log
+
+    assert [row["round"] for row in log] == list(range(1, 13))
+    assert 0 < sum("loss" in row for row in log) < 12
+
+
+def test_a_clip_that_follows_the_norms_is_resumed(tmp_path: Path) -> None:
+    of, chain = method("fcf"), (choose("defense", "user_dp:quantile=0.5").part,)
+    setup = Setup(
+        world(of.task),
+        of,
+        part("channel", "plain"),
+        chain,
+        protocol=PROTOCOL,
+        rounds=4,
+    )
+    whole = run(setup, Machine(workers=1))
+    at = tmp_path / "run.safetensors"
+
+    class Killed(Exception):
+        pass
+
+    def kill(done: float, *_: object) -> None:
+        if done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(setup, Machine(workers=1), Keeping(at, 1), kill)
+    again = run(setup, Machine(workers=1), Keeping(at, 1, True))
+
+    same(whole, again)
+    (memory,) = again.state.kept.values()
+    assert float(memory["clip"]) == float(whole.state.kept["0"]["clip"]) != 1.0
