@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
-from privfed.catalog import Kind, entries, find, lookup, suggest
+from privfed.built_in import Kind
+from privfed.catalog import entries, find, lookup, suggest
 from privfed.errors import SettingsError
 from privfed.fields import build, plain
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
-from privfed.catalog import BUILT_IN
+from privfed.built_in import BUILT_IN
 from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.config import RunSettings, read_study, run_settings

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from privfed.catalog import Kind, name_of
+from privfed.built_in import Kind
+from privfed.catalog import name_of
 from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.data.cohort import Cohort

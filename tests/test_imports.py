@@ -15,10 +15,11 @@ LAYERS = (
         "errors",
         "checks",
         "seeds",
+        "built_in",
         "catalog",
         "fields",
         "choices",
-    ),  # catalog: names alone
+    ),  # built_in: names alone
     ("messages", "views", "data", "accounting", "devices"),
     ("interfaces",),
     ("methods", "channels", "attacks", "defenses", "adversaries"),

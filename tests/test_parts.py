@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from privfed.catalog import Kind, entries
+from privfed.built_in import Kind
+from privfed.catalog import entries
 from privfed.choices import choose
 from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Channel, Defense, FromTotal, Method

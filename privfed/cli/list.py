@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from privfed.catalog import KINDS, Kind, entries, find, lookup, suggest
+from privfed.built_in import KINDS, Kind
+from privfed.catalog import entries, find, lookup, suggest
 from privfed.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-from privfed import catalog
-from privfed.catalog import BUILT_IN, KINDS, Entry
+from privfed.built_in import BUILT_IN, KINDS, Entry
 from privfed.cli import main
 
 Capture = pytest.CaptureFixture[str]
@@ -99,7 +98,7 @@ def test_words_in_brackets_are_no_markup(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     odd = Entry("privfed.attacks.support:Support", "see [bold] and [/]")
-    monkeypatch.setitem(catalog.BUILT_IN["attack"], "odd", odd)
+    monkeypatch.setitem(BUILT_IN["attack"], "odd", odd)
 
     assert main(["list"]) == 0
     assert main(["list", "odd"]) == 0
