@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from privfed.accounting.gaussian import EXACT, gaussian_epsilon
 from privfed.accounting.noise import SMALLEST
 from privfed.accounting.witness import Epsilon, Sampled
@@ -76,7 +78,7 @@ def repeated(epsilon: float, slack: float, times: int, delta: float) -> float:
     each = common.DifferentialPrivacyParameters(epsilon, slack)
     # the loss is either epsilon or minus it, so a grid of that width rounds nothing
     one = privacy_loss_distribution.from_privacy_parameters(each, epsilon)
-    optimal = float(one.self_compose(times).get_epsilon_for_delta(delta))
+    optimal = _at(one.self_compose(times), delta)
     return min(optimal, times * epsilon) if times * slack <= delta else optimal
 
 
@@ -92,9 +94,18 @@ def _refined(
     for width in _GRIDS:
         if last < math.inf and max(reach, last) / width > _POINTS:
             break
-        found = one(width).self_compose(steps).get_epsilon_for_delta(delta)
-        value = min(last, float(found))
+        value = min(last, _at(one(width).self_compose(steps), delta))
         if last - value <= 100 * _PRECISION * value:
             return value
         last = value
     return last
+
+
+def _at(loss: Any, delta: float) -> float:
+    """Epsilon of a privacy loss distribution at a delta.
+
+    It divides by masses that may be next to nothing: the quotient is then infinite,
+    which is what it should be compared as.
+    """
+    with np.errstate(over="ignore"):
+        return float(loss.get_epsilon_for_delta(delta))
