@@ -27,7 +27,7 @@ import torch
 from fedmf_example import Curve, curves
 from paillier import library, sampled
 from rich.console import Console
-from rich.table import Table
+from tables import empty_table, show, show_runs
 
 from privfed.channels.encrypted.channel import Encrypted
 from privfed.channels.encrypted.parameters import (
@@ -210,7 +210,7 @@ def _show_parameters(
     console: Console, rows: Sequence[Parameters], _: Mapping[str, Any]
 ) -> None:
     columns = ("modulus", "allowed", "sum up to", "uploads, seeded", "public key")
-    table = _table("", *columns, "ciphertext, seeded", "whole")
+    table = empty_table("", *columns, "ciphertext, seeded", "whole")
     for row in rows:
         table.add_row(
             row.name,
@@ -220,7 +220,7 @@ def _show_parameters(
             *(f"{row.most_terms(seeded):.3g}" for seeded in (True, False)),
             *(f"{row.room(seeded):,}" for seeded in (True, False)),
         )
-    _print(console, f"Parameters at {SECURITY}-bit security", table)
+    show(console, f"Parameters at {SECURITY}-bit security", table)
 
 
 def _show_costs(
@@ -233,7 +233,7 @@ def _show_costs(
             f"One upload of {items} x {width} numbers under Paillier, extrapolated"
         )
     columns = ("encrypt", "add one", "decrypt", "upload", "x float32", "error", "rel.")
-    table = _table("", *columns)
+    table = empty_table("", *columns)
     for row in rows:
         times = (row.encrypt_ms, row.add_ms, row.decrypt_ms)
         table.add_row(
@@ -244,12 +244,12 @@ def _show_costs(
             f"{row.error:.1e}",
             f"{row.relative:.1e}",
         )
-    _print(console, heading, table)
+    show(console, heading, table)
 
 
 def _show_fedmf(console: Console, rows: Sequence[Curve], _: Mapping[str, Any]) -> None:
     columns = ("loss 1", "loss 2", "loss 3", "loss 175", "RMSE", "MB", "s/iteration")
-    table = _table("", *columns)
+    table = empty_table("", *columns)
     for row in rows:
         last = (
             "" if value is None else f"{value:.{digits}f}"
@@ -257,38 +257,14 @@ def _show_fedmf(console: Console, rows: Sequence[Curve], _: Mapping[str, Any]) -
         )
         losses = ("" if value is None else f"{value:.5f}" for value in row.losses)
         table.add_row(row.name, *losses, *last)
-    _print(console, "FedMF's released example: 7 users, 40 items", table)
+    show(console, "FedMF's released example: 7 users, 40 items", table)
 
 
-def _show_training(
+def _show_runs(
     console: Console, rows: Sequence[Mapping[str, Any]], given: Mapping[str, Any]
 ) -> None:
-    table = _table("channel", *FIGURES.values())
-    for row in rows:
-        table.add_row(row["channel"], *(_value(key, row.get(key)) for key in FIGURES))
     heading = f"{given['method']} on {given['data']}, {given['rounds']} rounds"
-    _print(console, heading, table)
-
-
-def _value(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if "bytes" in key:
-        return size(value)
-    return duration(value) if key.endswith("seconds") else f"{value:.4f}"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _print(console: Console, heading: str, table: Table) -> None:
-    console.print(f"\n{heading}\n", highlight=False, soft_wrap=True)
-    console.print(table)
+    show_runs(console, heading, FIGURES, {row["channel"]: row for row in rows})
 
 
 _MEASURES: Mapping[str, Callable[[Mapping[str, Any]], Iterator[Any]]] = {
@@ -303,7 +279,7 @@ _SHOWS: Mapping[str, Callable[[Console, Any, Mapping[str, Any]], None]] = {
     "costs": _show_costs,
     "paillier": _show_costs,
     "fedmf": _show_fedmf,
-    "training": _show_training,
+    "training": _show_runs,
 }
 
 

@@ -21,7 +21,7 @@ import click
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
+from tables import empty_table, show, show_runs
 
 from privfed.channels.masked.channel import Masked, Opened
 from privfed.channels.masked.cover import Whole
@@ -154,7 +154,8 @@ def main(
             told[part] = [asdict(one) for one in expansions]
         else:
             runs = {one: trained(one, method, data, rounds, out) for one in TRAINED}
-            show_runs(console, runs, f"{method} on {data}, {rounds} rounds")
+            heading = f"{method} on {data}, {rounds} rounds"
+            show_runs(console, heading, FIGURES, runs)
             told[part] = runs
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -292,7 +293,7 @@ def trained(
 
 def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
     up = ("keys", "ids", "masked", "unmask")
-    table = _table("clients, settings", "k", "dropped", *up, "down", "client")
+    table = empty_table("clients, settings", "k", "dropped", *up, "down", "client")
     for name in ("server", "exact", "error", "bare"):
         table.add_column(name, justify="right")
     for one in costs:
@@ -310,7 +311,7 @@ def show_costs(console: Console, costs: Sequence[Cost], what: str) -> None:
             f"{one.error:.1e}",
             f"{one.bare_rows:.0f}",
         )
-    _print(console, f"One round of {what}; bytes up by stage, a client", table)
+    show(console, f"One round of {what}; bytes up by stage, a client", table)
 
 
 _STAGES = ("ids", "masked input", "unmasking")
@@ -323,7 +324,7 @@ def _exact(one: Cost) -> str:
 
 
 def show_odds(console: Console) -> None:
-    table = _table("clients", "k", "threshold", "colluding", "dropped")
+    table = empty_table("clients", "k", "threshold", "colluding", "dropped")
     for name in ("key rebuilt", "graph split", "round lost"):
         table.add_column(name, justify="right")
     for clients, colluding, dropped in COHORTS:
@@ -333,11 +334,13 @@ def show_odds(console: Console) -> None:
             *(f"{share:.0%}" for share in (colluding, dropped)),
             *(f"{p:.0e}" for p in (told.collusion, told.split, told.dropout)),
         )
-    _print(console, "Chance at most that a round's graph fails", table)
+    show(console, "Chance at most that a round's graph fails", table)
 
 
 def show_expansions(console: Console, expansions: Sequence[Expansion]) -> None:
-    table = _table("clients", "numbers", "published", "formula", "messages", "counted")
+    table = empty_table(
+        "clients", "numbers", "published", "formula", "messages", "counted"
+    )
     for one in expansions:
         counted = "" if one.counted is None else f"{one.counted:.3f}"
         table.add_row(
@@ -345,37 +348,7 @@ def show_expansions(console: Console, expansions: Sequence[Expansion]) -> None:
             *(f"{value:.3f}" for value in (one.formula, one.messages)),
             counted,
         )
-    _print(console, "Traffic of a client over 16 bits a number", table)
-
-
-def show_runs(
-    console: Console, runs: Mapping[str, Mapping[str, float]], what: str
-) -> None:
-    table = _table("channel", *FIGURES.values())
-    for name, told in runs.items():
-        table.add_row(name, *(_value(key, told.get(key)) for key in FIGURES))
-    _print(console, what, table)
-
-
-def _value(key: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if "bytes" in key:
-        return size(value)
-    return duration(value) if key.endswith("seconds") else f"{value:.4f}"
-
-
-def _table(first: str, *others: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _print(console: Console, heading: str, table: Table) -> None:
-    console.print(f"\n{heading}\n", highlight=False)
-    console.print(table)
+    show(console, "Traffic of a client over 16 bits a number", table)
 
 
 if __name__ == "__main__":

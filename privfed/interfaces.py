@@ -223,6 +223,13 @@ class Plan:
     clients: int  # who may take part
     sampling: Sampling
 
+    @property
+    def largest_cohort(self) -> int:
+        """The most clients that one round may have."""
+        if self.sampling.kind in ("uniform", "queue"):
+            return min(self.sampling.clients_per_round, self.clients)
+        return self.clients
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -241,7 +248,18 @@ class Turn:
     predict: Callable[[Cohort, Pairs], Tensor] | None = None
 
 
-class Defense:
+class Facts:
+    """What a defense or a channel says of itself, for the catalog."""
+
+    hides: ClassVar[str]
+    does_not_hide: ClassVar[str]
+    unit: ClassVar[str] = "none: no guarantee"
+    trust: ClassVar[str]
+    cost: ClassVar[str]
+    paper: ClassVar[str]
+
+
+class Defense(Facts):
     """Up to five steps; a defense overrides the ones that it needs.
 
     ``in_training``, ``penalty``, ``on_data`` and ``on_upload`` run on the devices,
@@ -251,12 +269,6 @@ class Defense:
     plan.
     """
 
-    hides: ClassVar[str]
-    does_not_hide: ClassVar[str]
-    unit: ClassVar[str] = "none: no guarantee"
-    trust: ClassVar[str]
-    cost: ClassVar[str]
-    paper: ClassVar[str]
     bounds_upload: ClassVar[bool] = False  # rests on the norm of the upload it makes
 
     def prepare(self, plan: Plan) -> "Defense":
@@ -321,18 +333,12 @@ class Delivered:
     spent: Spent
 
 
-class Channel(ABC):
+class Channel(Facts, ABC):
     """Carries uploads to the server; decides what the server sees on the way.
 
     ``opened`` is a round's running value; the channel itself has no state.
     """
 
-    hides: ClassVar[str]
-    does_not_hide: ClassVar[str]
-    unit: ClassVar[str] = "none: no guarantee"
-    trust: ClassVar[str]
-    cost: ClassVar[str]
-    paper: ClassVar[str]
     sums: ClassVar[bool] = True  # whether the total is the uploads' weighted sum
 
     @property

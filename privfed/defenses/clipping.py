@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from privfed.devices.clipping import sizes
 from privfed.messages import Rows, Uploads
 
 Per = Literal["row", "tensor", "upload"]
@@ -34,17 +35,12 @@ def squared(uploads: Uploads, size: Mapping[str, float]) -> dict[str, Tensor]:
     """Each tensor's squared L2 norm by client, (clients,)."""
     found: dict[str, Tensor] = {}
     for name, rows in uploads.rows.items():
-        each = _total(rows.value / size[name])
+        each = sizes(rows.value / size[name])
         zeros = each.new_zeros(len(uploads.clients))
         found[name] = zeros.index_add(0, rows.sender, each)
     for name, value in {**uploads.dense, **uploads.users}.items():
-        found[name] = _total((value / size[name]).flatten(1))
+        found[name] = sizes((value / size[name]).flatten(1))
     return found
-
-
-def _total(value: Tensor) -> Tensor:
-    """Sum of squares of each row, added up in order whatever rows are beside it."""
-    return value.double().square().cumsum(1)[:, -1]
 
 
 def scaled(uploads: Uploads, factor: Mapping[str, Tensor]) -> Uploads:

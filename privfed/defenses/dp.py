@@ -97,9 +97,6 @@ class CalibratedDP(Defense):
     delta: float
     participations: int
 
-    hides, does_not_hide = DP.hides, DP.does_not_hide
-    unit, trust, cost, paper = DP.unit, DP.trust, DP.cost, DP.paper
-
     def method(self, method: Method) -> Method:
         return _private(method)
 

@@ -114,8 +114,6 @@ class CalibratedLDP(Defense):
     clip: float
     delta: float
 
-    hides, does_not_hide, unit = LDP.hides, LDP.does_not_hide, LDP.unit
-    trust, cost, paper = LDP.trust, LDP.cost, LDP.paper
     bounds_upload = LDP.bounds_upload
 
     def method(self, method: Method) -> Method:
@@ -242,6 +240,4 @@ def _cohort(plan: Plan) -> int:
             "size, which the amplification rests on; take --sampling all, uniform or "
             "queue"
         )
-    if plan.sampling.kind == "all":
-        return plan.clients
-    return min(plan.sampling.clients_per_round, plan.clients)
+    return plan.largest_cohort

@@ -128,8 +128,6 @@ class CalibratedUserDP(Defense):
     relation: Relation
     expected: int  # clients of a round: the fixed denominator
 
-    hides, does_not_hide, unit = UserDP.hides, UserDP.does_not_hide, UserDP.unit
-    trust, cost, paper = UserDP.trust, UserDP.cost, UserDP.paper
     bounds_upload = UserDP.bounds_upload
 
     def method(self, method: Method) -> Method:

@@ -29,15 +29,15 @@ def norms(uploads: Uploads, norm: Norm = "l2") -> Tensor:
     clients = len(uploads.clients)
     size = torch.zeros(clients, dtype=torch.float64, device=uploads.clients.device)
     for rows in uploads.rows.values():
-        size.index_add_(0, rows.sender, _size(rows.value, norm))
+        size.index_add_(0, rows.sender, sizes(rows.value, norm))
     parts = [*uploads.dense.values(), *uploads.users.values()]
     parts += [(factor - 1)[:, None] for factor in uploads.rest.values()]
     for part in parts:
-        size += _size(part.flatten(1), norm)
+        size += sizes(part.flatten(1), norm)
     return size.sqrt() if norm == "l2" else size
 
 
-def _size(value: Tensor, norm: Norm) -> Tensor:
+def sizes(value: Tensor, norm: Norm = "l2") -> Tensor:
     """What each row adds to a norm, added up in order whatever rows are beside it."""
     each = value.double()
     each = each.square() if norm == "l2" else each.abs()

@@ -90,7 +90,7 @@ class Encrypted(Channel):
         from privfed.channels.encrypted.pool import Pool
         from privfed.channels.encrypted.ready import Ready
 
-        most, terms = _largest_cohort(plan), self._terms()
+        most, terms = plan.largest_cohort, self._terms()
         terms.refuse_few(most)
         steps = self.bound / self.resolution
         parameters = cheapest(self.scheme, self.seeded, most, steps)
@@ -140,11 +140,3 @@ def _sampled(count: int) -> str:
         f"sampled: {count} clients of each round's are encrypted, the cost of the rest "
         "is extrapolated, not measured; NOT a secure run"
     )
-
-
-def _largest_cohort(plan: Plan) -> int:
-    """The most clients that one round may have."""
-    everybody = plan.clients or plan.shape.clients
-    if plan.sampling.kind in ("uniform", "queue"):
-        return min(plan.sampling.clients_per_round, everybody)
-    return everybody
