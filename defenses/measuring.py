@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from privfed import figures
+from privfed.adversary import Attack
 from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.cli.progress import Line
 from privfed.data.load import DataSettings, load
 from privfed.data.world import Task, World
 from privfed.errors import PrivfedError
-from privfed.interfaces import Attack
 from privfed.machine import Machine
 from privfed.report.words import number
 from privfed.result import Figure

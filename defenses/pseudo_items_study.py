@@ -20,11 +20,13 @@ import torch
 from measuring import Bench, measure, tell
 from torch.linalg import vector_norm
 
+from privfed.adversary import Attack, Prior
 from privfed.attacks.sign_pc import SignPC, principal
 from privfed.attacks.support import Support
-from privfed.interfaces import Attack, State
+from privfed.guesses import Items
+from privfed.interfaces import State
 from privfed.messages import Rows
-from privfed.views import Guess, ItemsView, Prior, UploadsView, View
+from privfed.views import ItemsView, UploadsView, View
 
 RATERS: Mapping[str, int] = {"fedmf": 30, "fedrec:virtual=0": 100}  # rounds
 RATINGS: Mapping[str, Sequence[str]] = {
@@ -90,10 +92,10 @@ class Recurrent(Attack):
         memory["rounds"][view.clients] += 1
         return memory
 
-    def guess(self, memory: State, prior: Prior) -> Guess:
+    def guess(self, memory: State, prior: Prior) -> Items:
         seen = (memory["rounds"] > 0).nonzero()[:, 0]
         sent, rounds = memory["sent"][seen], memory["rounds"][seen, None]
-        return Guess(seen, sent, sent == rounds)
+        return Items(seen, sent, sent == rounds)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Aligned(Attack):
         uploads = replace(view.uploads, rows=tables)
         return SignPC().observe(memory, replace(view, uploads=uploads))
 
-    def guess(self, memory: State, prior: Prior) -> Guess:
+    def guess(self, memory: State, prior: Prior) -> Items:
         return SignPC().guess(memory, prior)
 
     def _along(self, rows: Rows, clients: int) -> Rows:

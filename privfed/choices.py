@@ -72,13 +72,24 @@ def choose_all(kind: Kind, given: Sequence[Any]) -> tuple[Chosen[Any], ...]:
 
 
 def listed(kind: Kind, given: Any) -> Sequence[Any]:
-    """What was given for a kind, as a list; ``none`` alone is an empty one."""
+    """What was given for a kind, as a list; ``none`` alone is an empty one.
+
+    ``all`` is every part of the kind that nothing else was given for: ``all`` beside
+    ``inversion:victims=8`` sets that one.
+    """
     several = given if isinstance(given, list | tuple) else [given]
     if list(several) == ["none"]:
         return []
     if "none" in several:
         raise SettingsError(f"{kind}: none stands alone; leave it out, or the others")
-    return several
+    return _every(kind, several) if kind == "attack" and "all" in several else several
+
+
+def _every(kind: Kind, several: Sequence[Any]) -> Sequence[Any]:
+    """All parts of a kind, those given with their settings in place of the names."""
+    given = [one for one in several if one != "all"]
+    named = {lookup(kind, name_in(kind, one))[0]: one for one in given}
+    return [named.get(name, name) for name in entries(kind)]
 
 
 def is_channel(given: Any) -> bool:

@@ -9,12 +9,13 @@ from typing import Any, get_type_hints
 import tomlkit
 
 from privfed import fields
+from privfed.adversary import Attack
 from privfed.catalog import suggest
 from privfed.choices import Chosen, choose, choose_all, is_channel, listed, name_in
 from privfed.data.load import DataSettings
 from privfed.errors import SettingsError
 from privfed.evaluation.protocol import Protocol
-from privfed.interfaces import Attack, Channel, Defense, Method
+from privfed.interfaces import Channel, Defense, Method
 from privfed.machine import Machine, parse_bytes
 from privfed.sampling import Sampling
 

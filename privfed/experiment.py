@@ -19,7 +19,6 @@ from privfed.config import RunSettings
 from privfed.data.load import load
 from privfed.data.world import Source
 from privfed.evaluation.task import Task
-from privfed.interfaces import Attack
 from privfed.result import Result
 from privfed.rounds import Keeping, Outcome, Setup, run
 from privfed.seeds import Seeds
@@ -111,7 +110,7 @@ def assemble(
     world, task = source.world, outcomes[0].task
     seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
     draws = Seeds(settings.seed)("bootstrap")
-    leaked, prior, refused = figures.recovered(outcomes, world, draws)
+    leaked = figures.recovered(outcomes, world, draws)
     references = figures.references([outcome.task for outcome in outcomes])
     result = Result(
         id=name,
@@ -123,12 +122,17 @@ def assemble(
         seeds=seeds,
         figures={
             **figures.utility(outcomes, draws),
-            **leaked,
+            **leaked.figures,
             **figures.costs(outcomes),
         },
-        references={**references, **prior},
+        references={**references, **leaked.prior},
         privacy=_promises(settings, outcomes[0]),
-        not_applicable=refused,
+        adversaries={
+            one.name: one.part.means()
+            for one in settings.attack
+            if one.name not in leaked.refused
+        },
+        not_applicable=leaked.refused,
         rounds=_rounds(seeds, outcomes),
         settings=settings.plain(),
         versions=_versions(),
@@ -188,11 +192,6 @@ def _notes(
     best = ", ".join(str(outcome.state.best.round) for outcome in outcomes)
     told = [f"utility is that of round {best}, chosen on validation data"]
     told += settings.method.part.warnings()
-    told += [
-        f"{one.name} is granted {_granted(one.part)}"
-        for one in settings.attack
-        if _granted(one.part) and one.name not in result.not_applicable
-    ]
     told += _floors(outcomes[0].task, result)
     return told + list(source.notes)
 
@@ -208,11 +207,6 @@ def _floors(task: Task, result: Result) -> Iterator[str]:
         if ahead >= 0:
             how = "better than" if ahead > 0 else "as well as"
             yield f"{who} alone serves clients {how} this run does"
-
-
-def _granted(attack: Attack) -> str:
-    words = {"popularity": "the items' popularity", "features": "the item features"}
-    return " and ".join(w for name, w in words.items() if getattr(attack.knows, name))
 
 
 def _versions() -> dict[str, str]:

@@ -1,19 +1,18 @@
 """What runs measured, as figures with intervals over clients or over seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
-import torch
-
+from privfed.adversary import NotApplicable
 from privfed.data.world import World
-from privfed.evaluation.marks import Score, mean_of, means
+from privfed.evaluation.marks import means
 from privfed.evaluation.task import Task
-from privfed.interfaces import NotApplicable
-from privfed.metrics import fairness, intervals, leakage
+from privfed.metrics import fairness, intervals
+from privfed.metrics.leakage import judge
+from privfed.metrics.leakage.judged import Judged, Measure, Truth, interval
 from privfed.result import Figure
 from privfed.rounds import Outcome
 from privfed.seeds import Stream
-from privfed.views import Guess, Prior
 
 Figures = Mapping[str, Figure]
 
@@ -50,49 +49,49 @@ def references(tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
     }
 
 
-def recovered(
-    outcomes: Sequence[Outcome], world: World, draws: Stream
-) -> tuple[Figures, Mapping[str, Mapping[str, float]], Mapping[str, str]]:
-    """How well attacks recovered the interactions that devices trained on.
+@dataclass(frozen=True)
+class Leakage:
+    """What attacks recovered: figures, what the prior alone reaches, who could not."""
 
-    Returns the figures, what the prior alone reaches by key, and the attacks that
-    could not run with their reasons.
-    """
-    figures: dict[str, Figure] = {}
-    prior: dict[str, Mapping[str, float]] = {}
-    refused: dict[str, str] = {}
-    for name, guess in outcomes[0].guesses.items():
-        if isinstance(guess, NotApplicable):
-            refused[name] = guess.reason
+    figures: dict[str, Figure] = field(default_factory=dict)
+    prior: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def recovered(outcomes: Sequence[Outcome], world: World, draws: Stream) -> Leakage:
+    """How well each attack's claim compares with the truth."""
+    found = Leakage()
+    for name in outcomes[0].guesses:
+        judged = [_judged(outcome, name, world) for outcome in outcomes]
+        known = [one for one in judged if isinstance(one, Judged)]
+        if len(known) < len(judged):
+            refusals = [one for one in judged if isinstance(one, NotApplicable)]
+            found.refused[name] = refusals[0].reason
             continue
-        guesses = [_guess(outcome, name) for outcome in outcomes]
-        blind = [
-            _without_uploads(outcome.priors[name], one, world)
-            for outcome, one in zip(outcomes, guesses, strict=True)
-        ]
-        scores = [leakage.score(one, world.train) for one in guesses]
-        floors = [leakage.score(one, world.train) for one in blind]
-        for metric in scores[0]:
+        for metric in known[0].scores:
             key = f"leakage.{name}.{metric}"
-            figures[key] = _over([mean_of(s[metric]) for s in scores], draws.of(key))
-            floor = torch.stack([f[metric].nanmean() for f in floors])
-            prior[key] = {"prior": float(floor.mean())}
-        gain = [mean_of(s["f1"] - f["f1"]) for s, f in zip(scores, floors, strict=True)]
-        figures[f"leakage.{name}.f1_advantage"] = _over(gain, draws.of(name))
-    return figures, prior, refused
+            each = [one.scores[metric] for one in known]
+            found.figures[key] = _over(each, draws.of(key))
+            floors = [one.floor[metric].mean() for one in known if metric in one.floor]
+            if floors:
+                found.prior[key] = {"prior": sum(floors) / len(floors)}
+        key = f"leakage.{name}.{known[0].lead}_advantage"
+        found.figures[key] = _over([one.advantage() for one in known], draws.of(name))
+        seconds = [outcome.state.costs.attacks[name] for outcome in outcomes]
+        found.figures[f"leakage.{name}.seconds"] = Figure(sum(seconds) / len(seconds))
+    return found
 
 
-def _guess(outcome: Outcome, name: str) -> Guess:
+def _judged(outcome: Outcome, name: str, world: World) -> Judged | NotApplicable:
     guess = outcome.guesses[name]
-    assert isinstance(guess, Guess)
-    return guess
-
-
-def _without_uploads(prior: Prior, guess: Guess, world: World) -> Guess:
-    """A guess from popularity alone: an attack must tell more than this."""
-    known = replace(prior, popularity=world.popularity)
-    mean = len(world.train.item) / max(1, int((world.train.counts > 0).sum()))
-    return leakage.prior_guess(known, guess.clients, mean)
+    if isinstance(guess, NotApplicable):
+        return guess
+    if not len(guess.clients):
+        return NotApplicable("saw no client that it could say anything about")
+    state = outcome.state
+    private = {n: v.cpu() for n, v in state.private.items()}
+    truth = Truth(world, private, state.took_part.cpu())
+    return judge(guess, truth, outcome.priors[name])
 
 
 def costs(outcomes: Sequence[Outcome]) -> Figures:
@@ -118,17 +117,14 @@ def costs(outcomes: Sequence[Outcome]) -> Figures:
     }
 
 
-def _over(each: Sequence[Score], draws: Stream) -> Figure:
+def _over(each: Sequence[Measure], draws: Stream) -> Figure:
     """A mean; its interval over seeds, or over clients for one seed."""
     values = [score.mean() for score in each]
     if len(each) > 1:
         return _of_seeds(values)
-    one = each[0]
-    low, high = intervals.bootstrap(one.total, draws, one.count)
+    low, high = interval(each[0], draws)
     if low != low:  # too few clients to resample
         return Figure(values[0])
-    if one.root:
-        low, high = low**0.5, high**0.5
     return Figure(values[0], low, high, "clients")
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -14,10 +14,11 @@ from privfed.data.world import Pairs, Shape, Task
 from privfed.devices.batches import bucket
 from privfed.devices.dpsgd import InteractionDP
 from privfed.devices.penalty import Penalty
+from privfed.devices.recipe import Recipe
 from privfed.messages import Rows, Spent, Total, Uploads
 from privfed.sampling import Sampling
 from privfed.seeds import Stream
-from privfed.views import Guess, Prior, View
+from privfed.views import View
 
 START = ".start"  # a private table is kept as its change from this public start
 SERVER = "server."  # what the server keeps to itself begins with this
@@ -212,6 +213,75 @@ class Penalized(Method):
 
 
 @dataclass(frozen=True)
+class Pass:
+    """How a client moves its vector x and the rows y of items that it rated.
+
+    With e = rating - <x, y> the vector moves by rate * (factor e y - factor decay x)
+    and an item's row by rate * (factor e x - factor decay y): all ratings at once,
+    each with the error found before (``moves="all"``), or one after the other in the
+    order of the upload's data (``each``). ``reads`` is the vector in the row's change:
+    as the move leaves it (``new``) or as it was (``old``).
+    """
+
+    rate: float
+    decay: float
+    factor: float = 2.0
+    moves: Literal["each", "all"] = "all"
+    reads: Literal["new", "old"] = "old"
+    table: str = "items"
+    vector: str = "users"
+
+
+class InnerProduct(Method):
+    """A method whose ratings are inner products, trained on squared error."""
+
+    @abstractmethod
+    def pass_(self, round: int) -> Pass:
+        """The device's local pass of a round."""
+
+
+@dataclass(frozen=True)
+class UserLayer:
+    """Where a shared layer reads the private user vector: columns from ``first``."""
+
+    weight: str  # (out, in)
+    bias: str  # (out,)
+    vector: str  # the private tensor
+    first: int
+    width: int
+
+
+class ReadsUser(Method):
+    """A method with a shared first layer that reads a private user vector."""
+
+    @abstractmethod
+    def user_layer(self) -> UserLayer:
+        """That layer."""
+
+
+class Generated(Method):
+    """A method whose server makes each client's model, and so can use it."""
+
+    @abstractmethod
+    def slopes(
+        self, model: State, clients: Tensor, sender: Tensor, item: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Predicted ratings (pairs,), and their derivatives by the item's row.
+
+        ``model`` is all that the server holds, ``sender`` a position in ``clients``.
+        The derivatives are (pairs, width).
+        """
+
+
+class Replayable(Method):
+    """A method whose local training anybody who knows it can repeat."""
+
+    @abstractmethod
+    def recipe(self, shape: Shape, round: int) -> Recipe:
+        """What a device does in a round."""
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is public about a run before it starts; guarantees are computed on it."""
 
@@ -369,40 +439,3 @@ class Channel(Facts, ABC):
     def guarantee(self) -> Guarantee | None:
         """What it promises; None where the server sees every upload as it was sent."""
         return None
-
-
-@dataclass(frozen=True)
-class NotApplicable:
-    """An attack that cannot run here: a result, not a failure."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What a threat model grants beside the views."""
-
-    popularity: bool = False
-    features: bool = False
-
-
-class Attack(ABC):
-    """A passive adversary: watches views, then guesses.
-
-    It is handed views of the types in ``sees`` and nothing else.
-    """
-
-    sees: ClassVar[tuple[type[View], ...]]
-    knows: ClassVar[Knowledge] = Knowledge()
-    recovers: ClassVar[str] = "interacted items"
-    tasks: ClassVar[tuple[Task, ...]] = ("ranking", "rating", "choice")
-    paper: ClassVar[str]
-
-    @abstractmethod
-    def start(self, prior: Prior) -> State: ...
-
-    @abstractmethod
-    def observe(self, memory: State, view: View) -> State: ...
-
-    @abstractmethod
-    def guess(self, memory: State, prior: Prior) -> Guess: ...

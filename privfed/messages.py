@@ -5,7 +5,7 @@ received, so a row that is not sent did not move.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -167,4 +167,28 @@ def join(parts: Sequence[Uploads]) -> Uploads:
         {n: torch.cat([part.users[n] for part in parts]) for n in first.users},
         {n: torch.cat([part.rest[n] for part in parts]) for n in first.rest},
         {n: torch.cat([part.packed[n] for part in parts]) for n in first.packed},
+    )
+
+
+def reordered(uploads: Uploads, order: Tensor) -> Uploads:
+    """The same uploads with the clients in another order."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+
+    def rows(table: Rows) -> Rows:
+        sender, at = place[table.sender].sort(stable=True)
+        return Rows(sender, table.item[at], table.value[at])
+
+    def each(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {name: value[order] for name, value in values.items()}
+
+    return replace(
+        uploads,
+        clients=uploads.clients[order],
+        rows={name: rows(table) for name, table in uploads.rows.items()},
+        dense=each(uploads.dense),
+        weight=None if uploads.weight is None else uploads.weight[order],
+        users=each(uploads.users),
+        rest=each(uploads.rest),
+        packed=each(uploads.packed),
     )

@@ -38,6 +38,7 @@ class Result:
     figures: Mapping[str, Figure]
     references: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     privacy: Mapping[str, Guarantee] = field(default_factory=dict)  # by defense
+    adversaries: Mapping[str, str] = field(default_factory=dict)  # attack -> its means
     not_applicable: Mapping[str, str] = field(default_factory=dict)  # attack -> why
     notes: tuple[str, ...] = ()
     rounds: tuple[Mapping[str, float], ...] = ()

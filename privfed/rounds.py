@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from privfed.accounting.guarantee import Guarantee
+from privfed.adversary import Attack, Prior
 from privfed.catalog import name_of
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
@@ -22,7 +23,6 @@ from privfed.evaluation.task import Task
 from privfed.fit import check
 from privfed.fleet import Fleet, Now
 from privfed.interfaces import (
-    Attack,
     Channel,
     Defense,
     Delivered,
@@ -31,7 +31,6 @@ from privfed.interfaces import (
     Invites,
     LocalView,
     Method,
-    NotApplicable,
     Opening,
     Plan,
     Trained,
@@ -42,8 +41,8 @@ from privfed.messages import Spent, Uploads, join
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
-from privfed.views import Guess, ModelView, Prior, UploadsView
-from privfed.watch import Watch
+from privfed.views import ModelView, ServerView, UploadsView, View
+from privfed.watch import Claims, Watch
 from privfed.workers import Workers, workers
 
 Progress = Callable[[float, int, Mapping[str, float]], None]
@@ -83,7 +82,7 @@ class Outcome:
     """What a run left behind. Metrics compare it with the truth."""
 
     state: RunState
-    guesses: Mapping[str, Guess | NotApplicable]
+    guesses: Claims
     guarantees: Sequence[Guarantee]  # by defense
     carried: Guarantee | None  # by the channel
     priors: Mapping[str, Prior]
@@ -141,12 +140,12 @@ class _Loop:
         cls, setup: Setup, fleet: Fleet, crew: Workers, progress: Progress | None
     ) -> "_Loop":
         world, seeds = setup.world, fleet.seeds
-        given = (*setup.channel.shows, ModelView)
+        given = (*setup.channel.shows, ModelView, ServerView)
         return cls(
             setup,
             fleet,
             crew,
-            Watch.of(setup.attacks, given, world, fleet.method.negatives, seeds),
+            Watch.of(setup.attacks, given, world, fleet.method, fleet.defenses, seeds),
             task_of(fleet.method, world, setup.protocol, seeds),
             progress,
         )
@@ -162,6 +161,7 @@ class _Loop:
             Marks.none(world.validation),
             Marks.none(world.test),
             Marks.none(world.test),
+            torch.zeros(world.shape.clients, dtype=torch.bool),
         )
 
     def finished(self, state: RunState) -> bool:
@@ -174,7 +174,9 @@ class _Loop:
         number, began = state.next, time.perf_counter()
         cohort = self._cohort(state)
         seen = broadcast(state.model)
-        self.watch.show(state.memory, ModelView(round=number, model=seen))
+        self._show(state, ModelView(round=number, model=seen))
+        self._show(state, ServerView(round=number, model=state.model))
+        state.took_part[cohort.clients] = True
         row = {"round": float(number + 1)}
         if len(cohort.clients):  # a Poisson cohort may be empty
             row["loss"] = loss = self._train(state, cohort)
@@ -217,7 +219,7 @@ class _Loop:
         ):
             self._keep(state, shard, trained)
             opened, view = channel.send(opened, uploads)
-            self.watch.show(state.memory, view)
+            self._show(state, view)
             if isinstance(method, FromUploads):
                 assert isinstance(view, UploadsView)
                 sent.append(view.uploads)
@@ -270,7 +272,10 @@ class _Loop:
         state.costs.add(Spent(server_seconds=time.thread_time() - start))
         state.costs.add(delivered.spent)
         for view in delivered.views:
-            self.watch.show(state.memory, view)
+            self._show(state, view)
+
+    def _show(self, state: RunState, view: View) -> None:
+        self.watch.show(state.memory, view, state.costs.attacks)
 
     def _evaluate(self, state: RunState) -> Mapping[str, float]:
         if not _local_view(self.fleet.method):
@@ -295,7 +300,9 @@ class _Loop:
         """What is left, where the truth is: on the CPU."""
         state.best_test = Marks(state.best_test.value.cpu(), world.test)
         guarantees = [defense.guarantee() for defense in self.fleet.defenses]
-        guesses = self.watch.guesses(state.memory)
+        final = ModelView(round=state.next, model=broadcast(state.model))
+        self._show(state, final)
+        guesses = self.watch.guesses(state.memory, state.costs.attacks)
         task = task_of(self.setup.method, world, self.setup.protocol, self.fleet.seeds)
         carried = self.setup.channel.guarantee()
         return Outcome(state, guesses, guarantees, carried, self.watch.priors, task)

@@ -24,6 +24,7 @@ class Costs:
     client_seconds: float = 0.0
     server_seconds: float = 0.0
     other: dict[str, float] = field(default_factory=dict)  # of other parties, by name
+    attacks: dict[str, float] = field(default_factory=dict)  # seconds, by attack
 
     def add(self, spent: Spent) -> None:
         """Count what carrying one round's uploads took."""
@@ -58,6 +59,7 @@ class RunState:
     validation: Marks
     test: Marks
     best_test: Marks
+    took_part: Tensor  # (clients,) bool: in any round so far
     next: int = 0
     best: Best = field(default_factory=Best)
     costs: Costs = field(default_factory=Costs)
@@ -96,6 +98,7 @@ class RunState:
             "memory": self.memory,
             "kept": self.kept,
             "marks": marks,
+            "rounds": {"took_part": self.took_part},
         }
         facts = {
             "next": self.next,
@@ -117,6 +120,7 @@ class RunState:
                 part[name] = {n: v.to(device) for n, v in there.items()}
         for name, value in tensors["marks"].items():
             getattr(self, name).value.copy_(value)
+        self.took_part.copy_(tensors["rounds"]["took_part"])
         self.next, self.log = facts["next"], facts["log"]
         self.best, self.costs = Best(**facts["best"]), Costs(**facts["costs"])
 

@@ -6,29 +6,12 @@ its uploads shard by shard and its total once, at the end.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
-from privfed.messages import Total, Uploads
-from privfed.seeds import Stream
-
-
-@dataclass(frozen=True)
-class Prior:
-    """What an adversary knows before the first round, and nothing learned since.
-
-    ``popularity`` is None unless the threat model grants it. ``negatives`` is the
-    public hyper-parameter "sampled negatives per positive".
-    """
-
-    clients: int
-    items: int
-    stream: Stream
-    negatives: int
-    popularity: Tensor | None = None  # (items,)
-    features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
+from privfed.messages import Total, Uploads, reordered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +24,13 @@ class View:
 @dataclass(frozen=True, kw_only=True)
 class ModelView(View):
     """Any client of the round: the model that it was sent."""
+
+    model: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerView(View):
+    """The server: all that it holds when a round begins, its own tensors too."""
 
     model: Any
 
@@ -83,14 +73,17 @@ class ItemsAndTotalView(TotalView):
     items: Mapping[str, tuple[Tensor, Tensor]]  # table -> position in senders, item
 
 
-@dataclass(frozen=True)
-class Guess:
-    """What an attack claims about "client interacted with item".
+@dataclass(frozen=True, kw_only=True)
+class UnlinkedView(View):
+    """The server, where uploads come without a name: pseudonyms of one round."""
 
-    ``score`` ranks items, higher is "more likely"; ``chosen`` is the attack's
-    decision; both cover the ``clients`` that the attack saw.
-    """
+    uploads: Uploads  # of ascending pseudonyms, without rows of a table of users
 
-    clients: Tensor  # (seen,)
-    score: Tensor  # (seen, items)
-    chosen: Tensor  # (seen, items) bool
+    @classmethod
+    def of(cls, view: UploadsView, pseudonym: Tensor) -> "UnlinkedView":
+        """The same uploads under each client's pseudonym, in their order."""
+        known = view.uploads
+        order = pseudonym[known.clients].argsort()
+        sent = reordered(replace(known, users={}), order)
+        named = replace(sent, clients=pseudonym[sent.clients])
+        return cls(round=view.round, uploads=named)

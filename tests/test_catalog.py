@@ -9,12 +9,13 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from privfed import catalog
+from privfed.adversary import Attack
 from privfed.attacks.support import Support
 from privfed.built_in import BUILT_IN, KINDS, Kind
 from privfed.catalog import entries, find, lookup
 from privfed.data.encoders import Encoder
 from privfed.errors import SettingsError
-from privfed.interfaces import Attack, Channel, Defense, Method
+from privfed.interfaces import Channel, Defense, Method
 
 BASES: Mapping[Kind, type] = {
     "method": Method,

@@ -166,7 +166,13 @@ def test_resuming_a_finished_run_trains_no_more(tmp_path: Path) -> None:
     again = execute(asked, True, lambda *row: told.append(row))
 
     assert told == []
-    assert again == first  # times too: they are those of the run that was saved
+    assert without_guessing(again) == without_guessing(first)  # devices' times too
+
+
+def without_guessing(result: Result) -> Result:
+    """A result but for the seconds of attacks, which guess anew."""
+    kept = {n: v for n, v in result.figures.items() if not n.endswith(".seconds")}
+    return replace(result, figures=kept)
 
 
 def test_a_run_without_resume_starts_anew(tmp_path: Path) -> None:

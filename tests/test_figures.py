@@ -12,7 +12,7 @@ from privfed.channels.plain import Plain
 from privfed.data.load import DataSettings, load
 from privfed.evaluation.judge import task_of
 from privfed.evaluation.protocol import Protocol
-from privfed.interfaces import NotApplicable
+from privfed.guesses import Items
 from privfed.methods.fcf import FCF
 from privfed.rounds import Outcome, Setup, run
 from privfed.seeds import Seeds
@@ -36,7 +36,7 @@ def truth(client: int) -> set[int]:
 
 def recall_of(outcome: Outcome) -> float:
     guess = outcome.guesses["sign_pc"]
-    assert not isinstance(guess, NotApplicable)
+    assert isinstance(guess, Items)
     found = []
     for row, client in enumerate(guess.clients.tolist()):
         claimed = set(guess.chosen[row].nonzero()[:, 0].tolist())
@@ -45,19 +45,20 @@ def recall_of(outcome: Outcome) -> float:
 
 
 def test_leakage_is_the_mean_over_clients_of_what_was_recovered() -> None:
-    found, prior, refused = figures.recovered(OUTCOMES[:1], WORLD, DRAWS)
+    leaked = figures.recovered(OUTCOMES[:1], WORLD, DRAWS)
+    found, prior = leaked.figures, leaked.prior
 
     key = "leakage.sign_pc.recall"
     assert found[key].value == pytest.approx(recall_of(OUTCOMES[0]))
     assert found["leakage.support.recall"].value == 1.0
     assert found[key].over == "clients"
-    assert not refused
+    assert not leaked.refused
     gain = found["leakage.support.f1"].value - prior["leakage.support.f1"]["prior"]
     assert found["leakage.support.f1_advantage"].value == pytest.approx(gain)
 
 
 def test_several_seeds_are_averaged_and_give_the_interval() -> None:
-    found, _, _ = figures.recovered(OUTCOMES, WORLD, DRAWS)
+    found = figures.recovered(OUTCOMES, WORLD, DRAWS).figures
     each = [recall_of(outcome) for outcome in OUTCOMES]
     figure = found["leakage.sign_pc.recall"]
 

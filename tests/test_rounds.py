@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from privfed.adversary import Attack, NotApplicable, Prior
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.channels.plain import Plain
@@ -17,12 +18,11 @@ from privfed.defenses.dp import DP
 from privfed.defenses.gaussian import Gaussian
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation.protocol import Protocol
+from privfed.guesses import Items
 from privfed.interfaces import (
-    Attack,
     Defense,
     FromUploads,
     Invites,
-    NotApplicable,
     Ranker,
     Round,
     State,
@@ -43,10 +43,8 @@ from privfed.rounds import Outcome, Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds, Stream
 from privfed.views import (
-    Guess,
     ItemsView,
     ModelView,
-    Prior,
     TotalView,
     UploadsView,
     View,
@@ -109,7 +107,7 @@ def everything(outcome: Outcome) -> dict[str, object]:
     for kind in ("validation", "test", "best_test"):
         found[kind] = getattr(state, kind).value
     for name, guess in outcome.guesses.items():
-        assert isinstance(guess, Guess)
+        assert isinstance(guess, Items)
         found[f"guess {name}"] = torch.cat(
             [guess.score.flatten(), guess.chosen.flatten()]
         )
@@ -204,9 +202,9 @@ class Sums(Attack):
         assert type(view) is self.kind
         return {"calls": memory["calls"] + 1}
 
-    def guess(self, memory: State, prior: Prior) -> Guess:
+    def guess(self, memory: State, prior: Prior) -> Items:
         count = int(memory["calls"])
-        return Guess(torch.arange(count), torch.zeros(count, 1), torch.zeros(count, 1))
+        return Items(torch.arange(count), torch.zeros(count, 1), torch.zeros(count, 1))
 
 
 def test_an_attack_is_handed_its_own_kind_of_view_and_nothing_more() -> None:
@@ -214,8 +212,8 @@ def test_an_attack_is_handed_its_own_kind_of_view_and_nothing_more() -> None:
     guesses = run(asked, Machine(workers=1, shard=1)).guesses
 
     totals, items = guesses["totals"], guesses["items"]
-    assert isinstance(totals, Guess)
-    assert isinstance(items, Guess)
+    assert isinstance(totals, Items)
+    assert isinstance(items, Items)
     assert len(totals.clients) == 3  # once a round
     assert len(items.clients) == 3 * 24  # once a shard
 
@@ -319,7 +317,7 @@ def test_bytes_are_those_of_the_rows_sent() -> None:
     outcome = run(asked, ONE)
 
     guess = outcome.guesses["support"]
-    assert isinstance(guess, Guess)
+    assert isinstance(guess, Items)
     sent = int((guess.score[0] > guess.score[0].min()).sum())
     assert 4 <= sent <= 6  # three positives, and a negative or more
     assert outcome.state.costs.bytes_up == sent * (4 + 16 * 4) + 4
@@ -343,7 +341,7 @@ def test_only_sampled_clients_upload() -> None:
 
     assert outcome.state.costs.uploads == 20
     seen = outcome.guesses["support"]
-    assert isinstance(seen, Guess)
+    assert isinstance(seen, Items)
     assert 5 <= len(seen.clients) <= 20
 
 
@@ -399,7 +397,7 @@ def test_what_the_server_keeps_is_shown_to_no_client() -> None:
     asked = setup(METHODS[0], method=Sequential(), attacks={"it": Sums(ModelView)})
 
     guess = run(asked, ONE).guesses["it"]
-    assert isinstance(guess, Guess)
+    assert isinstance(guess, Items)
     assert broadcast({"server.mean": torch.ones(1), "items": torch.ones(1)}).keys() == {
         "items"
     }

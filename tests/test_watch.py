@@ -4,14 +4,15 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 
-from privfed.interfaces import Attack, Knowledge, NotApplicable, State
+from privfed.adversary import Attack, Knowledge, NotApplicable, Prior
+from privfed.guesses import Items
+from privfed.interfaces import State
 from privfed.messages import Total, Uploads
+from privfed.methods.fedavg import FedAvg
 from privfed.seeds import Seeds
 from privfed.views import (
-    Guess,
     ItemsView,
     ModelView,
-    Prior,
     RoundView,
     TotalView,
     UploadsView,
@@ -37,9 +38,9 @@ class Notes(Attack):
         SHOWN.append(view)
         return memory
 
-    def guess(self, memory: State, prior: Prior) -> Guess:
+    def guess(self, memory: State, prior: Prior) -> Items:
         nothing = torch.zeros(0, prior.items)
-        return Guess(torch.arange(0), nothing, nothing.bool())
+        return Items(torch.arange(0), nothing, nothing.bool())
 
 
 class Ids(Notes):
@@ -63,14 +64,16 @@ def full_view() -> UploadsView:
 
 
 def watch(given: tuple[type[View], ...]) -> Watch:
-    return Watch.of({"ids": Ids(), "sums": Sums()}, given, WORLD, 4, Seeds(0))
+    return Watch.of(
+        {"ids": Ids(), "sums": Sums()}, given, WORLD, FedAvg(), (), Seeds(0)
+    )
 
 
 def test_a_view_is_cut_down_to_what_the_attack_declared() -> None:
     SHOWN.clear()
     watching = watch((UploadsView,))
 
-    watching.show(watching.start(), full_view())
+    watching.show(watching.start(), full_view(), {})
 
     assert [type(view) for view in SHOWN] == [ItemsView]
     assert not hasattr(SHOWN[0], "uploads")
@@ -89,9 +92,9 @@ def test_narrowing_keeps_the_fields_of_the_weaker_view() -> None:
 def test_an_attack_that_needs_more_than_the_channel_shows_is_a_result() -> None:
     watching = watch((TotalView, ModelView))
 
-    found = watching.guesses(watching.start())
+    found = watching.guesses(watching.start(), {})
 
-    assert isinstance(found["sums"], Guess)
+    assert isinstance(found["sums"], Items)
     refused = found["ids"]
     assert isinstance(refused, NotApplicable)
     assert "ItemsView" in refused.reason
@@ -103,10 +106,10 @@ def test_views_that_an_attack_did_not_ask_for_are_kept_from_it() -> None:
     watching = watch((UploadsView, TotalView))
     memory = watching.start()
 
-    watching.show(memory, ModelView(round=0, model={}))
+    watching.show(memory, ModelView(round=0, model={}), {})
     assert not SHOWN
     watching.show(
-        memory, TotalView(round=0, clients=2, total=Total({}, {}, {}, 2.0, 2))
+        memory, TotalView(round=0, clients=2, total=Total({}, {}, {}, 2.0, 2)), {}
     )
     assert [type(view) for view in SHOWN] == [TotalView]
 
@@ -129,8 +132,9 @@ class Ranked(Notes):
 
 def test_an_attack_on_another_task_is_not_applicable() -> None:
     rated = replace(WORLD, task="rating")
-    watch = Watch.of({"it": Ranked()}, [TotalView], rated, 0, Seeds(0))
+    watch = Watch.of({"it": Ranked()}, [TotalView], rated, FedAvg(), (), Seeds(0))
 
     assert "reads uploads of ranking methods" in watch.refused["it"].reason
     assert watch.start() == {}
-    assert not Watch.of({"it": Ranked()}, [TotalView], WORLD, 0, Seeds(0)).refused
+    same = Watch.of({"it": Ranked()}, [TotalView], WORLD, FedAvg(), (), Seeds(0))
+    assert not same.refused

@@ -43,7 +43,8 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
     _option(
         "--attack",
         "attack",
-        "Attack to measure leakage with. Repeat it, or give none.",
+        "Attack to measure leakage with: `privfed list attacks`. Repeat it, or give "
+        "none, or all.",
         metavar="SPEC",
         multiple=True,
         default_is="support, sign_pc",

@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from privfed.data.attributes import classes
 from privfed.data.interactions import (
     TEST,
     TRAIN,
@@ -187,6 +188,7 @@ def _world(data: Interactions, part: Tensor, task: Task) -> World:
             widths(data.features),
             data.context.shape[1],
             _ends(data) if task == "rating" else None,
+            data.scale.step if data.scale and task == "rating" else 0.0,
         ),
         train=train,
         validation=validation,
@@ -194,6 +196,7 @@ def _world(data: Interactions, part: Tensor, task: Task) -> World:
         task=task,
         features=data.features,
         candidates=data.candidates,
+        attributes=classes(data.attributes),
         fingerprint=_fingerprint(data, part, task),
     )
 

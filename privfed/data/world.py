@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from privfed.data.attributes import Labels
+
 Task = Literal["ranking", "rating", "choice"]
 
 
@@ -16,7 +18,7 @@ class Shape:
     """Public facts of a population.
 
     ``context`` is the width of a choice's context, ``scale`` the ends of the rating
-    scale, None where there are no ratings.
+    scale, None where there are no ratings, ``step`` its grain, 0 where it has none.
     """
 
     clients: int
@@ -24,6 +26,7 @@ class Shape:
     widths: Mapping[str, int] = field(default_factory=dict)  # features by modality
     context: int = 0
     scale: tuple[float, float] | None = None
+    step: float = 0.0
 
 
 def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,6 +116,7 @@ class World:
     learners: Tensor | None = None  # (clients,) bool
     features: Mapping[str, Tensor] = field(default_factory=dict)  # (items, width)
     candidates: Tensor | None = None  # (clients, k): a protocol's own negatives
+    attributes: Mapping[str, Labels] = field(default_factory=dict)
     fingerprint: str = ""
 
     def to(self, device: torch.device) -> "World":
@@ -129,6 +133,7 @@ class World:
             features={n: v.to(device) for n, v in self.features.items()},
             candidates=moved(self.candidates),
             learners=moved(self.learners),
+            attributes={n: v.to(device) for n, v in self.attributes.items()},
         )
 
     @cached_property

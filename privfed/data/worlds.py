@@ -14,7 +14,8 @@ def demo(
     Every user and item has a hidden taste vector. A user draws items without
     replacement with log-odds popularity (Zipf) + taste match, and rates them
     from 1 to 5 by taste match, the item's quality and the user's mood; ``image`` and
-    ``text`` are two different noisy views of the items' tastes.
+    ``text`` are two different noisy views of the items' tastes. Gender, age and
+    occupation follow the user's taste, not without exceptions.
     """
     rng = np.random.default_rng([seed, 0xDE])
     item_taste = _peaked(rng, items, tastes)
@@ -36,6 +37,7 @@ def demo(
         rating=_ratings(seed, user_taste, item_taste, user, item),
         time=torch.from_numpy(np.concatenate([np.arange(c) for c in counts])),
         scale=Scale(1.0, 5.0, 1.0),
+        attributes=_facts(seed, user_taste),
         features={
             "image": _view(rng, item_taste, 48, 0.5),
             "text": _view(rng, item_taste, 32, 0.3),
@@ -58,6 +60,31 @@ def _ratings(
     stars = 2.6 + 1.6 * match + quality[item] + mood[user]
     stars += 0.5 * rng.normal(size=len(stars))
     return torch.from_numpy(np.clip(np.rint(stars), 1, 5)).float()
+
+
+def _facts(seed: int, user_taste: np.ndarray) -> dict[str, tuple[str, ...]]:
+    """Who a user is, by taste: gender, age in years and occupation.
+
+    Who likes the first half of the tastes is likelier a man. Years grow with the place
+    of the tastes. Most have the occupation of their strongest taste.
+    """
+    rng = np.random.default_rng([seed, 0xA7])
+    users, tastes = user_taste.shape
+    half = np.where(np.arange(tastes) < tastes / 2, 1.0, -1.0)
+    man = rng.random(users) < 1 / (1 + np.exp(-0.8 - 3.0 * user_taste @ half))
+    share = user_taste / user_taste.sum(1, keepdims=True)
+    place = share @ np.linspace(0.0, 1.0, tastes)
+    years = np.clip(12 + 50 * place + 6 * rng.normal(size=users), 8, 80).astype(int)
+    work = np.where(
+        rng.random(users) < 0.7,
+        user_taste.argmax(1),
+        rng.integers(tastes, size=users),
+    )
+    return {
+        "gender": tuple("M" if one else "F" for one in man),
+        "age": tuple(str(one) for one in years),
+        "occupation": tuple(f"trade {one}" for one in work),
+    }
 
 
 def checkerboard(size: int = 8) -> Interactions:

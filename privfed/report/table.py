@@ -24,6 +24,7 @@ def render(result: Result) -> RenderableType:
         "",
         _figures(result),
         *_block("privacy", _privacy(result)),
+        *_block("adversaries", result.adversaries.items()),
         *_block("not applicable", result.not_applicable.items()),
         *_block("notes", (("", note) for note in result.notes)),
     )

@@ -8,13 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from privfed.adversary import Attack, Prior
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
-from privfed.interfaces import Attack
+from privfed.data.world import Shape
+from privfed.interfaces import Method
 from privfed.messages import Rows, Total, Uploads
 from privfed.methods.fedavg import FedAvg
 from privfed.seeds import Stream
-from privfed.views import Prior, TotalView, UploadsView
+from privfed.views import TotalView, UploadsView
 from tests.attacks.views import guess, prior_of, trained
 from tests.worlds import uneven, world
 
@@ -38,11 +40,12 @@ def inside(value: Any) -> Iterator[Any]:
 
 def test_a_view_holds_uploads_numbers_and_tensors_only() -> None:
     plain = (Tensor, int, float, type(None), dict, tuple)
+    public = (*plain, Prior, Stream, Shape, Method)
     for view in trained(FedAvg(width=4), WORLD):
         for value in inside(view):
             assert isinstance(value, (*plain, UploadsView, Uploads, Rows)), type(value)
     for value in inside(prior_of(8, 60, 4, WORLD.popularity)):
-        assert isinstance(value, (*plain, Prior, Stream)), type(value)
+        assert isinstance(value, (*public, str, bool)), type(value)
     assert {f.name for f in fields(TotalView)} == {"round", "clients", "total"}
     assert {f.name for f in fields(Total)} == {
         "tables",

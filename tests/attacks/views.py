@@ -5,13 +5,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from privfed.adversary import Attack, Prior
 from privfed.channels.plain import Plain
-from privfed.data.world import World
-from privfed.interfaces import Attack, Round
+from privfed.data.world import Shape, World
+from privfed.guesses import Items
+from privfed.interfaces import Round
 from privfed.messages import Rows, Uploads
+from privfed.methods.fedavg import FedAvg
 from privfed.methods.local_sgd import LocalSGD
 from privfed.seeds import Seeds
-from privfed.views import Guess, Prior, UploadsView
+from privfed.views import UploadsView, View
 from tests.worlds import opening, shards
 
 SEEDS = Seeds(6)
@@ -20,7 +23,9 @@ SEEDS = Seeds(6)
 def prior_of(
     clients: int, items: int, negatives: int, popularity: Tensor | None = None
 ) -> Prior:
-    return Prior(clients, items, SEEDS("attack"), negatives, popularity)
+    method = FedAvg(negatives=negatives)
+    shape = Shape(clients, items)
+    return Prior(shape, SEEDS("attack"), method, popularity=popularity)
 
 
 def trained(method: LocalSGD, world: World, rounds: int = 1) -> Iterator[UploadsView]:
@@ -49,11 +54,13 @@ def view_of(clients: Tensor, tables: dict[str, Rows], round: int = 0) -> Uploads
     )
 
 
-def guess(attack: Attack, prior: Prior, *views: UploadsView) -> Guess:
+def guess(attack: Attack, prior: Prior, *views: View) -> Items:
     memory = attack.start(prior)
     for view in views:
         memory = attack.observe(memory, view)
-    return attack.guess(memory, prior)
+    found = attack.guess(memory, prior)
+    assert isinstance(found, Items)
+    return found
 
 
 def truth(world: World, clients: Tensor) -> Tensor:

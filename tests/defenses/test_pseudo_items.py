@@ -17,6 +17,7 @@ from privfed.defenses import pseudo_items
 from privfed.defenses.pseudo_items import PseudoItems
 from privfed.errors import SettingsError
 from privfed.evaluation.protocol import Protocol
+from privfed.guesses import Items
 from privfed.interfaces import Method, Plan, Turn
 from privfed.machine import Machine
 from privfed.methods.bpr import BPR
@@ -25,7 +26,6 @@ from privfed.methods.fedrec import FedRec
 from privfed.rounds import Outcome, Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
-from privfed.views import Guess
 from tests.methods.factored import MANY, rated, round_of, shaken
 from tests.worlds import everyone, uneven
 
@@ -181,7 +181,7 @@ def test_the_item_ids_say_so_much_less(share: int) -> None:
     truth = torch.zeros(24, 60, dtype=torch.bool)
     truth[world.train.owner, world.train.item] = True
 
-    assert isinstance(guess, Guess)
+    assert isinstance(guess, Items)
     right = (guess.chosen & truth[guess.clients]).sum() / guess.chosen.sum()
 
     assert right == pytest.approx(1 / (1 + share), abs=0.05)

@@ -15,6 +15,7 @@ from privfed.data.world import World
 from privfed.data.worlds import demo
 from privfed.defenses.gaussian import Gaussian
 from privfed.evaluation.protocol import Protocol
+from privfed.guesses import Items
 from privfed.interfaces import Round, State
 from privfed.machine import Machine
 from privfed.messages import Uploads, join
@@ -22,7 +23,6 @@ from privfed.methods.federeco import Federeco
 from privfed.rounds import Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
-from privfed.views import Guess
 from tests.methods.neumf import Twin, drawn, trained
 from tests.worlds import everyone, opening, shards, uneven, world
 
@@ -218,8 +218,8 @@ def test_neither_shards_nor_memory_nor_workers_change_a_result(
         assert torch.equal(other.state.test.value, whole.state.test.value)
         for attack, guess in whole.guesses.items():
             same = other.guesses[attack]
-            assert isinstance(guess, Guess)
-            assert isinstance(same, Guess)
+            assert isinstance(guess, Items)
+            assert isinstance(same, Items)
             assert torch.equal(same.score, guess.score)
 
 

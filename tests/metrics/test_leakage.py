@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 from torch import Tensor
 
-from privfed.data.world import Ragged, ragged
-from privfed.metrics import leakage
-from privfed.metrics.leakage import prior_guess, score
+from privfed.adversary import Prior
+from privfed.data.world import Ragged, Shape, ragged
+from privfed.guesses import Items
+from privfed.methods.fedavg import FedAvg
+from privfed.metrics.leakage import items as leakage
+from privfed.metrics.leakage.items import prior_guess, score
 from privfed.seeds import Seeds
-from privfed.views import Guess, Prior
 
-PRIOR = Prior(clients=30, items=40, stream=Seeds(0)("attack"), negatives=4)
+PRIOR = Prior(Shape(30, 40), Seeds(0)("attack"), FedAvg())
 
 
 def truth_of(real: Tensor) -> Ragged:
@@ -24,8 +26,8 @@ def truth_of(real: Tensor) -> Ragged:
     return ragged(len(real), owner, item, torch.ones(len(item)))
 
 
-def guess_of(scores: Tensor, chosen: Tensor) -> Guess:
-    return Guess(torch.arange(len(scores)), scores, chosen)
+def guess_of(scores: Tensor, chosen: Tensor) -> Items:
+    return Items(torch.arange(len(scores)), scores, chosen)
 
 
 seeds = st.integers(0, 2**32 - 1)
@@ -96,7 +98,7 @@ def test_equal_scores_are_a_coin_toss() -> None:
 def test_clients_are_matched_by_number_not_by_position() -> None:
     real = torch.eye(4, dtype=torch.bool)
     seen = torch.tensor([3, 1])
-    found = score(Guess(seen, real[seen].float(), real[seen]), truth_of(real))
+    found = score(Items(seen, real[seen].float(), real[seen]), truth_of(real))
 
     assert found["f1"].tolist() == [1.0, 1.0]
 

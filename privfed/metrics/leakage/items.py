@@ -1,16 +1,35 @@
 """How much of who-interacted-with-what an attack got right, client by client."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from privfed.adversary import Prior
 from privfed.data.world import Ragged
-from privfed.views import Guess, Prior
+from privfed.evaluation.marks import mean_of
+from privfed.guesses import Items
+from privfed.metrics.leakage.judged import Judged, Truth
 
 _CELLS = 4_000_000  # (client, item) cells of one chunk
 
 
-def score(guess: Guess, truth: Ragged) -> dict[str, Tensor]:
+def judge(guess: Items, truth: Truth, prior: Prior) -> Judged:
+    """Figures of a claim, beside those of as many items by popularity alone."""
+    world = truth.world
+    known = replace(prior, popularity=world.popularity)
+    mean = len(world.train.item) / max(1, int((world.train.counts > 0).sum()))
+    blind = prior_guess(known, guess.clients, mean)
+    ours, theirs = (score(one, world.train) for one in (guess, blind))
+    return Judged(
+        {name: mean_of(value) for name, value in ours.items()},
+        {name: mean_of(value) for name, value in theirs.items()},
+        "f1",
+    )
+
+
+def score(guess: Items, truth: Ragged) -> dict[str, Tensor]:
     """Each figure for each client that the attack saw, (seen,) float64.
 
     ``precision``, ``recall`` and ``f1`` judge the decision ``chosen``; choosing
@@ -32,7 +51,7 @@ def score(guess: Guess, truth: Ragged) -> dict[str, Tensor]:
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _score(guess: Guess, truth: Ragged, position: Tensor) -> dict[str, Tensor]:
+def _score(guess: Items, truth: Ragged, position: Tensor) -> dict[str, Tensor]:
     scores = guess.score[position]
     if not bool(scores.isfinite().all()):
         raise ArithmeticError("an attack's score is not finite")
@@ -81,7 +100,7 @@ def _hits_at_count(scores: Tensor, real: Tensor) -> Tensor:
     return (above & real).sum(1) + (level & real).sum(1) * places
 
 
-def prior_guess(prior: Prior, clients: Tensor, mean_count: float) -> Guess:
+def prior_guess(prior: Prior, clients: Tensor, mean_count: float) -> Items:
     """What the adversary would claim had it seen nothing: the baseline to beat.
 
     Every client gets the ``mean_count`` most popular items where the threat model
@@ -99,10 +118,10 @@ def prior_guess(prior: Prior, clients: Tensor, mean_count: float) -> Guess:
     chosen = torch.zeros(prior.items, dtype=torch.bool)
     chosen[common.argsort(descending=True, stable=True)[:count]] = True
     shape = (len(clients), prior.items)
-    return Guess(clients, common.expand(shape), chosen.expand(shape))
+    return Items(clients, common.expand(shape), chosen.expand(shape))
 
 
-def _blind_guess(prior: Prior, clients: Tensor, count: int) -> Guess:
+def _blind_guess(prior: Prior, clients: Tensor, count: int) -> Items:
     chosen = torch.zeros(len(clients), prior.items, dtype=torch.bool)
     stream, item = prior.stream.of("prior-guess"), torch.arange(prior.items)
     chunk = max(1, _CELLS // prior.items)
@@ -110,4 +129,4 @@ def _blind_guess(prior: Prior, clients: Tensor, count: int) -> Guess:
         key = stream.bits(clients[position, None], item)
         drawn = key.topk(count, dim=1).indices
         chosen[position] = chosen[position].scatter(1, drawn, True)
-    return Guess(clients, torch.zeros(1).expand(chosen.shape), chosen)
+    return Items(clients, torch.zeros(1).expand(chosen.shape), chosen)
