@@ -85,14 +85,19 @@ class Attack(ABC):
     tasks: ClassVar[tuple[Task, ...]] = ("ranking", "rating", "choice")
     paper: ClassVar[str]
 
-    def means(self) -> str:
+    @classmethod
+    def means(cls) -> str:
         """What it watches and is granted, in words."""
-        told = "sees " + " and ".join(kind.__name__ for kind in self.sees)
-        return "; is granted ".join(filter(None, [told, self.knows.words()]))
+        told = " and ".join(kind.__name__ for kind in cls.sees)
+        return "; is granted ".join(filter(None, [told, cls.knows.words()]))
 
     def misfit(self, method: Method) -> str:
         """Why it says nothing about a method; empty where it does."""
         return ""
+
+    def prepare(self, prior: Prior) -> "Attack":
+        """The attack with everything derived from the prior."""
+        return self
 
     @abstractmethod
     def start(self, prior: Prior) -> State:

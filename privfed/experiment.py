@@ -128,7 +128,7 @@ def assemble(
         references={**references, **leaked.prior},
         privacy=_promises(settings, outcomes[0]),
         adversaries={
-            one.name: one.part.means()
+            one.name: f"sees {one.part.means()}"
             for one in settings.attack
             if one.name not in leaked.refused
         },

@@ -89,8 +89,12 @@ def _judged(outcome: Outcome, name: str, world: World) -> Judged | NotApplicable
     if not len(guess.clients):
         return NotApplicable("saw no client that it could say anything about")
     state = outcome.state
-    private = {n: v.cpu() for n, v in state.private.items()}
-    truth = Truth(world, private, state.took_part.cpu())
+    truth = Truth(
+        world,
+        {name: value.cpu() for name, value in state.model.items()},
+        {name: value.cpu() for name, value in state.private.items()},
+        state.took_part.cpu(),
+    )
     return judge(guess, truth, outcome.priors[name])
 
 

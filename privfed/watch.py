@@ -49,7 +49,11 @@ class Watch:
             for name, attack in attacks.items()
             if (reason := _refusal(attack, given, world, method))
         }
-        return cls(attacks, priors, refused, seeds("pseudonyms"))
+        ready = {
+            name: attack if name in refused else attack.prepare(priors[name])
+            for name, attack in attacks.items()
+        }
+        return cls(ready, priors, refused, seeds("pseudonyms"))
 
     def start(self) -> dict[str, State]:
         """Every attack's memory before the first round."""

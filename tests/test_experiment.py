@@ -246,10 +246,11 @@ def test_several_seeds_give_figures_over_seeds(tmp_path: Path) -> None:
 
 
 def test_what_an_attack_is_granted_is_told(tmp_path: Path) -> None:
-    notes = " ".join(done(settings(tmp_path)).notes)
+    means = done(settings(tmp_path)).adversaries
 
-    assert "sign_pc is granted the items' popularity" in notes
-    assert "support is granted" not in notes
+    assert "sees UploadsView" in means["sign_pc"]
+    assert "is granted the items' popularity" in means["sign_pc"]
+    assert means["support"] == "sees ItemsView"
 
 
 def test_an_attack_that_cannot_run_is_in_the_result_with_its_reason(

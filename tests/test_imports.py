@@ -29,6 +29,7 @@ LAYERS = (
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ATTACKS_MAY_IMPORT = (
     "privfed.adversary",
+    "privfed.shadows",
     "privfed.guesses",
     "privfed.interfaces",
     "privfed.views",

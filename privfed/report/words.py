@@ -11,6 +11,7 @@ _NAMES = {
     "mse": "MSE",
     "f1": "F1",
     "auc": "AUC",
+    "tpr": "TPR",
 }
 _COSTS = {
     "bytes_up": "upload/client/round",

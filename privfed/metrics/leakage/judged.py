@@ -21,7 +21,8 @@ class Truth:
     """What claims are compared with. No attack is handed any of it."""
 
     world: World
-    private: State  # what the devices keep in the end
+    model: State  # what the server holds in the end
+    private: State  # what the devices keep then
     took_part: Tensor  # (clients,) bool
 
 

@@ -3,16 +3,18 @@
 import torch
 from torch import Tensor
 
-from privfed.adversary import Prior
+from privfed.adversary import NotApplicable, Prior
 from privfed.evaluation.marks import mean_of
 from privfed.guesses import Links
 from privfed.metrics.leakage.judged import Judged, Truth
 
-LEAD = "linked"
 
-
-def judge(guess: Links, truth: Truth, prior: Prior) -> Judged:  # noqa: ARG001
-    """Figures of the clients that sent an upload in both rounds; none without any.
+def judge(
+    guess: Links,
+    truth: Truth,  # noqa: ARG001
+    prior: Prior,  # noqa: ARG001
+) -> Judged | NotApplicable:
+    """Figures of the clients that sent an upload in both rounds.
 
     ``linked`` is the share whose own later upload is scored highest, a tie counting
     its part; ``reciprocal_rank`` the mean of one over its rank; ``auc`` the chance
@@ -24,13 +26,16 @@ def judge(guess: Links, truth: Truth, prior: Prior) -> Judged:  # noqa: ARG001
     same = guess.clients[:, None] == guess.others  # (seen, later)
     both = same.any(1)
     if not both.any():
-        return Judged({}, {}, LEAD)
+        return NotApplicable(
+            "no client sent an upload in both of the rounds compared; take more "
+            "rounds, or more clients a round"
+        )
     ours = _figures(guess.score[both].double(), same[both])
     blind = _figures(torch.zeros(same[both].shape, dtype=torch.float64), same[both])
     return Judged(
         {name: mean_of(value) for name, value in ours.items()},
         {name: mean_of(value) for name, value in blind.items()},
-        LEAD,
+        "linked",
     )
 
 

@@ -4,15 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from privfed.adversary import Prior
+from privfed.adversary import NotApplicable, Prior
 from privfed.guesses import Users
 from privfed.metrics.leakage.judged import Judged, Pooled, Truth
 
-LEAD = "auc"
 
-
-def judge(guess: Users, truth: Truth, prior: Prior) -> Judged:
-    """Figures over all candidates together; none where all or none took part.
+def judge(guess: Users, truth: Truth, prior: Prior) -> Judged | NotApplicable:
+    """Figures over all candidates together.
 
     ``auc`` is the chance that one who took part is scored above one who did not;
     ``tpr_at_1`` and ``tpr_at_0.1`` are the share of those who took part that is found
@@ -24,11 +22,14 @@ def judge(guess: Users, truth: Truth, prior: Prior) -> Judged:
         raise ArithmeticError("an attack's score is not finite")
     inside = truth.took_part.cpu()[guess.clients]
     if bool(inside.all()) or not bool(inside.any()):
-        return Judged({}, {}, LEAD)
+        return NotApplicable(
+            "who took part cannot be told where all candidates did or none; take "
+            "--sampling uniform with few clients a round"
+        )
     blind = torch.zeros(len(inside), dtype=torch.float64)
     if prior.profiles is not None:
         blind = prior.profiles.counts.cpu()[guess.clients].double()
-    return Judged(_pooled(guess.score.double(), inside), _pooled(blind, inside), LEAD)
+    return Judged(_pooled(guess.score.double(), inside), _pooled(blind, inside), "auc")
 
 
 def _pooled(score: Tensor, inside: Tensor) -> dict[str, Pooled]:
