@@ -267,6 +267,46 @@ _ATTACKS: Mapping[str, Entry] = {
         "privfed.attacks.sign_pc:SignPC",
         "tells positives from sampled negatives by the sign of their rows",
     ),
+    "sum_items": Entry(
+        "privfed.attacks.sum_items:SumItems",
+        "what sums over cohorts tell of each client's items",
+    ),
+    "user_membership": Entry(
+        "privfed.attacks.user_membership:UserMembership",
+        "tells who took part in training, from the models that are sent out",
+    ),
+    "linkage": Entry(
+        "privfed.attacks.linkage:Linkage",
+        "finds a client's upload of another round among those that bear no name",
+    ),
+    "user_vector": Entry(
+        "privfed.attacks.user_vector:UserVector",
+        "reads private user vectors off the layer or rows that they scale",
+    ),
+    "attribute": Entry(
+        "privfed.attacks.attribute:Attribute",
+        "infers gender, age and occupation from what uploads give away",
+    ),
+    "imia": Entry(
+        "privfed.attacks.imia:Imia",
+        "guesses labels, trains shadow copies on them and keeps those that fit",
+    ),
+    "inversion": Entry(
+        "privfed.attacks.inversion:Inversion",
+        "ratings: repeats local training until it gives what was uploaded",
+    ),
+    "raifle": Entry(
+        "privfed.attacks.raifle:Raifle",
+        "items: repeats local training until it gives what was uploaded",
+    ),
+    "generated": Entry(
+        "privfed.attacks.generated:Division",
+        "exact ratings, where the server makes each client's model",
+    ),
+    "likelihood_ratio": Entry(
+        "privfed.attacks.likelihood_ratio:LikelihoodRatio",
+        "membership of single interactions, calibrated on shadow users",
+    ),
 }
 
 _ENCODERS: Mapping[str, Entry] = {

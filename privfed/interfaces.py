@@ -277,12 +277,23 @@ class AlongUser(Method):
         """That private tensor, (clients, ..., width)."""
 
 
+@dataclass(frozen=True)
+class UserRow:
+    """A row of a table of users in the model, which its client changes itself.
+
+    ``over_weight``: the change is sent divided by the client's weight.
+    """
+
+    table: str
+    over_weight: bool = False
+
+
 class SendsUser(Method):
     """A method whose clients send their own row of a table that the server keeps."""
 
     @abstractmethod
-    def user_row(self) -> str:
-        """That table in the model."""
+    def user_row(self) -> UserRow:
+        """That table."""
 
 
 @dataclass(frozen=True)

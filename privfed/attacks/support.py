@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import torch
 
+from privfed.adversary import Attack, Prior
 from privfed.attacks.evidence import empty, fresh
-from privfed.interfaces import Attack, State
-from privfed.views import Guess, ItemsView, Prior, View
+from privfed.guesses import Items
+from privfed.interfaces import State
+from privfed.views import ItemsView, View
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,6 @@ class Support(Attack):
         memory["seen"][view.clients] = True
         return memory
 
-    def guess(self, memory: State, prior: Prior) -> Guess:
+    def guess(self, memory: State, prior: Prior) -> Items:
         seen = memory["seen"].nonzero()[:, 0]
-        return Guess(seen, memory["score"][seen], memory["chosen"][seen])
+        return Items(seen, memory["score"][seen], memory["chosen"][seen])

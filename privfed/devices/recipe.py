@@ -18,9 +18,11 @@ class Recipe:
     (clients, samples, width) and each client's tensors; ``loss(prediction, label,
     real)`` gives (clients,), ``real`` marking samples that are no padding. Each of
     ``steps`` steps reads all samples; ``phases``, learning rates by tensor, take turns
-    in it. ``decay`` adds so much of a tensor to its gradient. ``penalty(rows, own,
-    real)``, (clients,), is added to the loss. A private item table is given as the
-    samples' rows: its size begins with ``EACH``.
+    in it. A device that cuts its samples into batches of ``batch`` takes as many more
+    steps, here on all samples each: the same to first order. ``decay`` adds so much
+    of a tensor to its gradient. ``penalty(rows, own, real)``, (clients,), is added to
+    the loss. A private item table is given as the samples' rows: its size begins with
+    ``EACH``.
     """
 
     tables: Sequence[str]  # item tables of the model: trained and sent
@@ -33,3 +35,4 @@ class Recipe:
     decay: Mapping[str, float] = field(default_factory=dict)
     optimizer: Literal["sgd", "adam"] = "sgd"
     penalty: Callable[[Values, Values, Tensor], Tensor] | None = None
+    batch: int | None = None

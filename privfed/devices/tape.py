@@ -5,6 +5,10 @@ tensor a client and sample. The tape asks autograd only for the gradients at the
 outputs of linear layers, which is all that ``gradients`` needs.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
@@ -21,6 +25,37 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if weight.shape[1] > 1:
         return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
     return torch.bmm(weight, x.transpose(1, 2)).transpose(1, 2) + bias[:, None]
+
+
+class Forward(Protocol):
+    """What a forward pass reads: (clients, samples, ...) each."""
+
+    def rows(self, table: str) -> Tensor:
+        """Each sample's row of ``table``."""
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        """Each client's own layer ``name`` on (clients, samples, in)."""
+
+    def vector(self, name: str) -> Tensor:
+        """A client's own vector, once for each sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """The operations of a forward pass, left to autograd: derivatives of any order."""
+
+    samples: Mapping[str, Tensor]  # (clients, samples, width), by table
+    dense: Mapping[str, Tensor]  # (clients, ...)
+
+    def rows(self, table: str) -> Tensor:
+        return self.samples[table]
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        return affine(x, self.dense[f"{name}.weight"], self.dense[f"{name}.bias"])
+
+    def vector(self, name: str) -> Tensor:
+        size = next(iter(self.samples.values())).shape[1]
+        return self.dense[name][:, None].expand(-1, size, -1)
 
 
 class Tape:

@@ -13,8 +13,9 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch, aligned
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
-from privfed.devices.tape import Tape, affine
-from privfed.interfaces import START, Round, State
+from privfed.devices.recipe import EACH, Recipe, Values
+from privfed.devices.tape import Direct, Forward, affine
+from privfed.interfaces import START, AlongUser, Replayable, Round, State
 from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
 
@@ -28,7 +29,7 @@ def cross_entropy(logit: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Backbone(LocalSGD):
+class Backbone(LocalSGD, Replayable):
     """A recommender that reads each item through rows of one or two tables.
 
     Inside FedMR the rows' sum goes through the fusion module before the head.
@@ -52,8 +53,12 @@ class Backbone(LocalSGD):
         """What turns an item vector of ``width`` into a logit."""
 
     @abstractmethod
-    def head(self, tape: Tape, x: Tensor | None) -> Tensor:
+    def head(self, tape: Forward, x: Tensor | None) -> Tensor:
         """Logits (clients, samples) of fused item vectors; None inside no FedMR."""
+
+    @abstractmethod
+    def logits(self, tape: Forward) -> Tensor:
+        """Logits (clients, samples) inside no FedMR."""
 
     @abstractmethod
     def head_scores(
@@ -71,9 +76,60 @@ class Backbone(LocalSGD):
         """A regularizer's value, (clients,), and its gradient by table and sample."""
         return 0.0, {}
 
+    def recipe(self, shape: Shape, round: int) -> Recipe:
+        """Of a device whose samples are its positives and what it drew.
+
+        ``real`` may say how often each counts.
+        """
+        parts = self.parts(shape)
+
+        def penalty(rows: Values, own: Values, real: Tensor) -> Tensor:
+            tables = {
+                p.name: {**rows, **own}[p.name] for p in parts if p.kind == "rows"
+            }
+            value, _ = self.penalty(Local(tables, {}), _batch(real, real), round)
+            return value + real.new_zeros(len(real))
+
+        return Recipe(
+            [p.name for p in parts if p.kind == "rows" and not p.private],
+            [n for p in parts if p.kind != "rows" and not p.private for n in names(p)],
+            {n: size for p in parts if p.private for n, size in _sizes(p).items()},
+            lambda rows, shared, own: self.logits(
+                Direct({**rows, **own}, {**shared, **own})
+            ),
+            lambda logit, label, real: cross_entropy(logit, _batch(label, real)),
+            [
+                {n: rate[p.name] for p in parts if p.name in rate for n in names(p)}
+                for rate in self.phases(shape, round)
+            ],
+            self.epochs,
+            penalty=penalty,
+            batch=self.batch,
+        )
+
+
+def _batch(label: Tensor, real: Tensor) -> Batch:
+    weight = real.to(label.dtype)
+    size = weight.sum(1, keepdim=True).clamp_min(1)
+    return Batch(None, label, weight, size, torch.zeros_like(real, dtype=torch.int64))
+
+
+def names(part: Part) -> Sequence[str]:
+    """Tensors that a part has."""
+    if part.kind != "layer":
+        return [part.name]
+    return [f"{part.name}.weight", f"{part.name}.bias"]
+
+
+def _sizes(part: Part) -> Mapping[str, tuple[int, ...]]:
+    """Sizes of one client's tensors."""
+    if part.kind == "layer":
+        return dict(zip(names(part), (part.size[::-1], part.size[1:]), strict=True))
+    return {part.name: (EACH, *part.size) if part.kind == "rows" else part.size}
+
 
 @dataclass(frozen=True)
-class LinearBackbone(Backbone):
+class LinearBackbone(Backbone, AlongUser):
     """A private affine score head over shared item vectors: w . x + b."""
 
     def head_parts(self, width: int) -> Sequence[Part]:
@@ -82,9 +138,16 @@ class LinearBackbone(Backbone):
     def parts(self, shape: Shape) -> Sequence[Part]:
         return [*self.tables(self.width), *self.head_parts(self.width)]
 
-    def head(self, tape: Tape, x: Tensor | None) -> Tensor:
+    def user_direction(self) -> str:
+        return f"{HEAD}.weight"
+
+    def head(self, tape: Forward, x: Tensor | None) -> Tensor:
         assert x is not None
         return tape.linear(HEAD, x)[..., 0]
+
+    def logits(self, tape: Forward) -> Tensor:
+        tables = [tape.rows(part.name) for part in self.tables(self.width)]
+        return self.head(tape, tables[0] if len(tables) == 1 else tables[0] + tables[1])
 
     def head_scores(
         self, model: State, private: State, cohort: Cohort, x: Tensor

@@ -6,6 +6,7 @@ Rendle et al., BPR, UAI 2009, in the federated form that FedRecAttack (Rong et a
 every row of its gradient is cut to a norm, and the server steps on the sum.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -23,10 +24,13 @@ from privfed.devices.negatives import Negatives
 from privfed.devices.penalty import Pull, Terms
 from privfed.errors import SettingsError
 from privfed.interfaces import (
+    AlongUser,
     FromTotal,
+    Known,
     Penalized,
     PerInteraction,
     Ranker,
+    Regularized,
     Round,
     State,
     Trained,
@@ -46,7 +50,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class BPR(Ranker, FromTotal, PerInteraction, Penalized):
+class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
     """Federated BPR: one local step; the server adds the clients' clipped steps.
 
     ``clip`` bounds each row's gradient; the published code clips on the server, here
@@ -77,6 +81,9 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized):
         users = normal_users(shape.clients, self.width, stream) * size
         items = normal_items(shape.items, self.width, stream) * size
         return {ITEMS: items}, {USERS: users}
+
+    def user_direction(self) -> str:
+        return USERS
 
     def sampling(self) -> Negatives:
         """The negative sampling rule."""
@@ -163,6 +170,14 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized):
     def _clipped(self, rows: Tensor) -> Tensor:
         length: Tensor = vector_norm(rows, dim=1, keepdim=True)
         return rows * (self.clip / length.clamp_min(1e-30)).clamp_max(1.0)
+
+    def known_parts(self) -> Mapping[str, Sequence[Known]]:
+        if self.regularization == 0:
+            return {}
+        return {ITEMS: [Known(ITEMS, factor=-self.learning_rate * self.regularization)]}
+
+    def longest_row(self) -> float:
+        return self.learning_rate * self.clip
 
     def apply(self, model: State, total: Total) -> State:
         """Add the sum of all changes."""

@@ -4,7 +4,8 @@ A shard's interactions lie padded by client, so that a client's products are tak
 itself: no matrix product mixes clients.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from privfed.messages import Rows, summed
 from privfed.seeds import Stream
 
 ITEMS, USERS = "items", "users"
+_BETAS, _EPS = (0.9, 0.999), 1e-8  # these are PyTorch's
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +34,68 @@ class Padded:
         """Interactions of each client, at least 1: (clients, 1)."""
         return self.real.sum(1, keepdim=True).clamp_min(1)
 
+    @cached_property
+    def _same(self) -> tuple[Tensor, Tensor, int]:
+        """(group, first) of every sample, and groups: a client's samples of an item.
+
+        ``first`` is the place of a group's first sample; a padded one is its own.
+        """
+        clients, size = self.item.shape
+        client = torch.arange(clients)[:, None]
+        spare = -1 - torch.arange(size)[None]  # no item's number
+        item = torch.where(self.real, self.item, spare) + size
+        key = client * (int(item.max()) + 1) + item
+        _, group = torch.unique(key, return_inverse=True)
+        group, count = group.flatten(), int(group.max()) + 1
+        place = torch.arange(clients * size)
+        first = torch.full((count,), clients * size).scatter_reduce(
+            0, group, place, "amin"
+        )
+        return group, first[group], count
+
+    def shared(self, value: Tensor) -> Tensor:
+        """Each sample's (clients, size, width) plus those of the same item's others."""
+        group, first, count = self._same
+        if count == self.real.numel():
+            return value
+        flat = value.flatten(0, 1)
+        total = flat.new_zeros(count, value.shape[2]).index_add_(0, group, flat)
+        return total[group].view_as(value)
+
+    def first(self, value: Tensor) -> Tensor:
+        """Zero but at the first of a client's samples of an item."""
+        _, first, _ = self._same
+        mine = first == torch.arange(len(first))
+        return value * mine.view(self.real.shape)[..., None]
+
     def rows(self, value: Tensor, items: int) -> Rows:
         """Sum (clients, size, width) by client and item; padding is left out."""
         sender, _ = at = self.real.nonzero(as_tuple=True)
         return summed(sender, self.item[at], value[at], items)
+
+
+@dataclass(frozen=True, eq=False)
+class Adam:
+    """Adam's memory of some tensor, and its next step; Kingma and Ba, 2015."""
+
+    rate: float
+    first: Tensor
+    second: Tensor
+    taken: int = 0
+
+    @classmethod
+    def start(cls, like: Tensor, rate: float) -> "Adam":
+        """No step taken yet."""
+        return cls(rate, torch.zeros_like(like), torch.zeros_like(like))
+
+    def step(self, slope: Tensor) -> tuple["Adam", Tensor]:
+        """(memory after, move) of a step on a gradient."""
+        taken = self.taken + 1
+        first = self.first * _BETAS[0] + slope * (1 - _BETAS[0])
+        second = self.second * _BETAS[1] + slope.square() * (1 - _BETAS[1])
+        size = (second / (1 - _BETAS[1] ** taken)).sqrt() + _EPS
+        move = first / (1 - _BETAS[0] ** taken) / size * -self.rate
+        return replace(self, first=first, second=second, taken=taken), move
 
 
 def by_client(cohort: Cohort) -> Padded:

@@ -18,7 +18,14 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
 from privfed.devices.dpsgd import Entangled
-from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
+from privfed.interfaces import (
+    FromTotal,
+    Ranker,
+    Round,
+    State,
+    Trained,
+    WholeGradient,
+)
 from privfed.messages import Total, Uploads, every
 from privfed.methods.factors import (
     ITEMS,
@@ -34,7 +41,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FCFOriginal(Ranker, FromTotal, Entangled):
+class FCFOriginal(Ranker, FromTotal, Entangled, WholeGradient):
     """FCF of 2019: user vectors in closed form, a gradient of the whole item table up.
 
     ``confidence`` is the paper's alpha. No vector is kept: a device solves for its own
@@ -86,6 +93,9 @@ class FCFOriginal(Ranker, FromTotal, Entangled):
         rows = every(pull[..., None] * x[:, None])
         uploads = Uploads(cohort.clients, {ITEMS: rows}, scale={ITEMS: 0.5})
         return Trained({}, {}, uploads, (pull * error).sum(1) / items)
+
+    def whole_table(self) -> str:
+        return ITEMS
 
     def apply(self, model: State, total: Total) -> State:
         """One step of Adam."""

@@ -19,8 +19,10 @@ from privfed.interfaces import (
     PerInteraction,
     Ranker,
     Round,
+    SendsUser,
     State,
     Trained,
+    UserRow,
 )
 from privfed.messages import Rows, Total, Uploads
 from privfed.methods.neural import private as dp
@@ -29,7 +31,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class Federeco(Ranker, FromTotal, PerInteraction):
+class Federeco(Ranker, FromTotal, PerInteraction, SendsUser):
     """NeuMF trained on each device by AdamW; all weights are averaged.
 
     A client moves its own row of the users' tables and the rows of the items that it
@@ -63,6 +65,9 @@ class Federeco(Ranker, FromTotal, PerInteraction):
         at_least(self, 1, "negatives")
         assert self.neural  # which checks its own settings
         assert self.rule  # likewise
+
+    def user_row(self) -> UserRow:
+        return UserRow("users_mlp")
 
     @property
     def neural(self) -> Neural:

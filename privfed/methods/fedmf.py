@@ -14,12 +14,15 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from privfed.checks import not_negative, positive
+from privfed.checks import at_least, not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
+from privfed.errors import SettingsError
 from privfed.interfaces import (
     FromTotal,
+    InnerProduct,
+    Pass,
     PerInteraction,
     Rater,
     Round,
@@ -30,6 +33,7 @@ from privfed.messages import Total, Uploads, everywhere
 from privfed.methods.factors import (
     ITEMS,
     USERS,
+    Adam,
     Padded,
     by_client,
     combined,
@@ -43,7 +47,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class FedMF(Rater, FromTotal, PerInteraction):
+class FedMF(Rater, FromTotal, PerInteraction, InnerProduct):
     """FedMF: ratings as inner products; item gradients go up, the server adds them.
 
     ``steps="each"`` moves the user vector after every rating, in their order, as the
@@ -53,6 +57,11 @@ class FedMF(Rater, FromTotal, PerInteraction):
     the rated ones only under encryption. The numbers of the first vectors are normal
     around ``start`` with deviation ``start_spread``. Under DP-SGD each step is one on
     the sum of clipped gradients, taken of users and items at once.
+
+    With more than one of ``local_steps`` a device goes over its ratings so often, and
+    its own copies of the item rows learn as well; what they moved is sent.
+    ``optimizer="adam"`` takes these steps by Adam, started anew each round, and needs
+    ``steps="all"``.
     """
 
     width: int = 100
@@ -63,6 +72,8 @@ class FedMF(Rater, FromTotal, PerInteraction):
     upload: Literal["part", "full"] = "part"
     start: float = 0.01
     start_spread: float = 0.0
+    local_steps: int = 1
+    optimizer: Literal["sgd", "adam"] = "sgd"
 
     keeps = "user vector"
     sends = "gradient of the item rows rated; with upload=full, zeros for all others"
@@ -71,6 +82,9 @@ class FedMF(Rater, FromTotal, PerInteraction):
     def __post_init__(self) -> None:
         positive(self, "width", "learning_rate")
         not_negative(self, "regularization", "start_spread")
+        at_least(self, 1, "local_steps")
+        if self.optimizer == "adam" and self.steps == "each":
+            raise ValueError("optimizer adam steps on the sum; set steps=all")
         if self.start == self.start_spread == 0 or not isfinite(self.start):
             raise ValueError(
                 "start must be finite, and not 0 unless start_spread is positive: from "
@@ -89,8 +103,7 @@ class FedMF(Rater, FromTotal, PerInteraction):
             return self._private(model, private, cohort, round)
         data = by_client(cohort)
         x, table = private[USERS][cohort.clients], model[ITEMS][data.item]
-        move = self._each if self.steps == "each" else self._all
-        after, change, squares = move(x, table, data)
+        after, change, squares = self._trained(x, table, data)
         clients, items = len(cohort.clients), cohort.shape.items
         rows = data.rows(change, items)
         if self.upload == "full":
@@ -113,7 +126,54 @@ class FedMF(Rater, FromTotal, PerInteraction):
 
     def private_training(self) -> Self:
         """Noise is on every row, so that every row is sent anyway."""
+        if self.local_steps > 1 or self.optimizer != "sgd":
+            raise SettingsError(
+                "dp: it takes its own local steps, by SGD; leave fedmf's local_steps "
+                "and optimizer out and give dp:steps=N"
+            )
         return replace(self, upload="full")
+
+    def pass_(self, round: int) -> Pass:
+        return Pass(
+            self.learning_rate,
+            self.regularization,
+            moves=self.steps,
+            reads=self.reads,
+            steps=self.local_steps,
+            optimizer=self.optimizer,
+        )
+
+    def _trained(
+        self, x: Tensor, table: Tensor, data: Padded
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """New user vectors, changes of item rows, and the last squared errors."""
+        if self.optimizer == "adam":
+            return self._by_adam(x, table, data)
+        move = self._each if self.steps == "each" else self._all
+        x, whole, squares = move(x, table, data)
+        for _ in range(1, self.local_steps):
+            x, change, squares = move(x, table + data.shared(whole), data)
+            whole = whole + change
+        return x, whole, squares
+
+    def _by_adam(
+        self, x: Tensor, table: Tensor, data: Padded
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The same by Adam: user vectors first, then the item rows."""
+        some = data.real.any(1, keepdim=True)
+        user = Adam.start(x, self.learning_rate)
+        item = Adam.start(table, self.learning_rate)
+        whole = torch.zeros_like(table)
+        for _ in range(self.local_steps):
+            now = table + whole
+            error = (data.label - inner(x, now)) * data.real
+            user, move = user.step((x * self.regularization - combined(error, now)) * 2)
+            after = torch.where(some, x + move, x)
+            used = after if self.reads == "new" else x
+            slope = (now * self.regularization - error[..., None] * used[:, None]) * 2
+            item, move = item.step(data.shared(slope))
+            x, whole = after, whole + move
+        return x, data.first(whole), error.square()
 
     def _each(
         self, x: Tensor, table: Tensor, data: Padded
@@ -168,4 +228,5 @@ class FedMF(Rater, FromTotal, PerInteraction):
 
     def footprint(self, shape: Shape, positives: int) -> int:
         rows = shape.items if self.upload == "full" else padded(positives, 4)
-        return 4 * self.width * (4 * padded(positives, 4) + 2 * rows)
+        own = 4 if self.local_steps == 1 else 8
+        return 4 * self.width * (own * padded(positives, 4) + 2 * rows)

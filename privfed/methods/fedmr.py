@@ -20,7 +20,15 @@ from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.devices.tape import Tape
 from privfed.errors import SettingsError
-from privfed.interfaces import Round, State
+from privfed.interfaces import (
+    START,
+    Known,
+    Reads,
+    ReadsItems,
+    Regularized,
+    Round,
+    State,
+)
 from privfed.methods.backbone import (
     HEAD,
     Backbone,
@@ -48,7 +56,7 @@ BACKBONES: Mapping[str, type[Backbone]] = {
 
 
 @dataclass(frozen=True)
-class FedMR(LocalSGD):
+class FedMR(LocalSGD, Regularized, ReadsItems):
     """FedMR over one of five backbones.
 
     The defaults learn in few rounds where items are described; ``fedmr_paper``
@@ -205,6 +213,19 @@ class FedMR(LocalSGD):
 
     def private_training(self) -> Self:
         return replace(super().private_training(), router="item")
+
+    def known_parts(self) -> Mapping[str, Sequence[Known]]:
+        core = self.core
+        return core.known_parts() if isinstance(core, Regularized) else {}
+
+    def item_layers(self, shape: Shape) -> Sequence[Reads]:
+        used = self._used(shape.widths)
+        ids = [
+            part.name + START * part.private for part in self.core.tables(self.id_width)
+        ]
+        layers = [Reads("project.id", tuple(ids))] if "id" in used else []
+        seen = [name for name in shape.widths if name in used]
+        return layers + [Reads(f"project.{name}", feature=name) for name in seen]
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         core, fusion = self.core, self._fusion(cohort.shape)

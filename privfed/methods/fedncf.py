@@ -14,8 +14,8 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, Local
-from privfed.devices.tape import Tape
-from privfed.interfaces import Round, State
+from privfed.devices.tape import Forward, Tape
+from privfed.interfaces import ReadsUser, Round, State, UserLayer
 from privfed.methods.backbone import Backbone, cross_entropy
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
@@ -24,7 +24,7 @@ _ITEMS = 512  # items scored at a time, which bounds (clients, items, width)
 
 
 @dataclass(frozen=True)
-class FedNCF(Backbone):
+class FedNCF(Backbone, ReadsUser):
     """FedNCF: neural collaborative filtering, averaged uniformly."""
 
     keeps = "user rows of both branches"
@@ -64,7 +64,7 @@ class FedNCF(Backbone):
     def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
         return [self.rates(shape, round)]
 
-    def head(self, tape: Tape, x: Tensor | None) -> Tensor:
+    def head(self, tape: Forward, x: Tensor | None) -> Tensor:
         mf, mlp = tape.rows("items_mf"), tape.rows("items_mlp")
         if x is not None:
             mf, mlp = mf + x, mlp + x
@@ -73,11 +73,17 @@ class FedNCF(Backbone):
         both = torch.cat([hidden, tape.vector("user_mf") * mf], dim=-1)
         return tape.linear("out", both)[..., 0]
 
+    def logits(self, tape: Forward) -> Tensor:
+        return self.head(tape, None)
+
+    def user_layer(self) -> UserLayer:
+        return UserLayer("mlp0.weight", "mlp0.bias", "user_mlp", 0, self.width)
+
     def backward(
         self, local: Local, batch: Batch, cohort: Cohort, round: Round
     ) -> tuple[Tensor, Grads]:
         tape = Tape(local, batch)
-        loss = cross_entropy(self.head(tape, None), batch)
+        loss = cross_entropy(self.logits(tape), batch)
         return loss.detach(), tape.gradients(loss)
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:

@@ -16,13 +16,14 @@ from torch.linalg import vector_norm
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Local
+from privfed.interfaces import START, Known, Regularized
 from privfed.methods.backbone import HEAD, LinearBackbone
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
 
 
 @dataclass(frozen=True)
-class FedRAP(LinearBackbone):
+class FedRAP(LinearBackbone, Regularized):
     """FedRAP: additive personalization of item embeddings.
 
     ``apart`` is the paper's lambda, ``sparse`` its mu. The released code computes
@@ -60,6 +61,14 @@ class FedRAP(LinearBackbone):
 
     def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
         return [self.rates(shape, round)]
+
+    def known_parts(self) -> Mapping[str, Sequence[Known]]:
+        """The lasso's signs, and of the pull apart what devices start from."""
+        if self.schedule == "off":
+            return {}
+        pulled = [Known("items"), Known(f"own_items{START}")] if self.apart else []
+        signs = [Known("items", signs=True)] if self.sparse else []
+        return {"items": signs + pulled}
 
     def penalty(
         self, local: Local, batch: Batch, round: int

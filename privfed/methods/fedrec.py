@@ -25,6 +25,8 @@ from privfed.errors import SettingsError
 from privfed.interfaces import (
     SERVER,
     FromTotal,
+    InnerProduct,
+    Pass,
     PerInteraction,
     Rater,
     Round,
@@ -51,7 +53,7 @@ _ROUNDS = f"{SERVER}rounds"
 
 
 @dataclass(frozen=True)
-class FedRec(Rater, FromTotal, PerInteraction):
+class FedRec(Rater, FromTotal, PerInteraction, InnerProduct):
     """FedRec: each client also sends gradients of items that it did not rate.
 
     ``virtual`` is the paper's rho: unrated items for each rated one, drawn anew each
@@ -142,6 +144,10 @@ class FedRec(Rater, FromTotal, PerInteraction):
                 "take --defense user_dp"
             )
         return self
+
+    def pass_(self, round: int) -> Pass:
+        rate = self._rate(round)
+        return Pass(rate, self.regularization, factor=1.0, mean=True)
 
     def _errors(self, x: Tensor, table: Tensor, data: Padded) -> Tensor:
         return (data.label - inner(x, table)) * data.real

@@ -71,6 +71,14 @@ def _out(network: Network, hidden: Tensor, sender: Tensor) -> Tensor:
     return (products + network.second_bias.index_select(0, sender))[:, 0]
 
 
+def slopes(network: Network, x: Tensor, sender: Tensor) -> tuple[Tensor, Tensor]:
+    """Predicted ratings (pairs,), and their derivatives by the rows (pairs, width)."""
+    before = _hidden(network, x, sender)
+    inner = network.second.index_select(0, sender)[:, 0] * (before > 0)
+    rows = torch.bmm(inner[:, None], network.first.index_select(0, sender))[:, 0]
+    return _out(network, before.relu(), sender), rows
+
+
 def differentiate(
     network: Network, x: Tensor, sender: Tensor, label: Tensor, share: Tensor
 ) -> Slopes:

@@ -18,6 +18,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.interfaces import (
     FromUploads,
+    Generated,
     PerInteraction,
     Rater,
     Round,
@@ -31,6 +32,7 @@ from privfed.methods.metamf.device import (
     predict,
     sampled,
     shares,
+    slopes,
 )
 from privfed.methods.metamf.private import Ratings, private_slopes
 from privfed.methods.metamf.server import AT_ONCE, Arrived, generate, item_rows, through
@@ -42,7 +44,7 @@ _ALIGNED = ("width", "low", "collaborative", "hidden", "user_width")
 
 
 @dataclass(frozen=True)
-class MetaMF(Rater, FromUploads, PerInteraction):
+class MetaMF(Rater, FromUploads, PerInteraction, Generated):
     """MetaMF: federated ratings with a model generated for every client.
 
     A client of a round uses ``batch`` of the ratings that the round gives it, drawn
@@ -110,9 +112,9 @@ class MetaMF(Rater, FromUploads, PerInteraction):
         x = item_rows(model, self.sizes, sent, own.sender, own.item)
         label = own.label.to(x.dtype)
         share = shares(own.sender, counts, x)
-        slopes = differentiate(sent.network, x, own.sender, label, share)
-        rows = summed(own.sender, own.item, slopes.rows, cohort.shape.items)
-        return Trained({}, {}, self._uploads(cohort, rows, slopes.network), slopes.loss)
+        found = differentiate(sent.network, x, own.sender, label, share)
+        rows = summed(own.sender, own.item, found.rows, cohort.shape.items)
+        return Trained({}, {}, self._uploads(cohort, rows, found.network), found.loss)
 
     def _private(self, model: State, cohort: Cohort, round: Round) -> Trained:
         sent = generate(model, self.sizes, cohort.clients)
@@ -142,8 +144,8 @@ class MetaMF(Rater, FromUploads, PerInteraction):
 
     def learn(self, model: State, uploads: Uploads, stream: Stream) -> State:
         """Pass every client's gradient through the generators; one step of Adam."""
-        slopes = through(model, self.sizes, self._arrived(uploads))
-        return adam(model, clipped(slopes, self.clip), self.learning_rate, self.decay)
+        found = through(model, self.sizes, self._arrived(uploads))
+        return adam(model, clipped(found, self.clip), self.learning_rate, self.decay)
 
     def _arrived(self, uploads: Uploads) -> Arrived:
         """Each client's gradient times its share of the round's mean."""
@@ -170,6 +172,13 @@ class MetaMF(Rater, FromUploads, PerInteraction):
         sent = generate(model, self.sizes, cohort.clients)
         x = item_rows(model, self.sizes, sent, pairs.sender, pairs.item)
         return predict(sent.network, x, pairs.sender)
+
+    def slopes(
+        self, model: State, clients: Tensor, sender: Tensor, item: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        sent = generate(model, self.sizes, clients)
+        x = item_rows(model, self.sizes, sent, sender, item)
+        return slopes(sent.network, x, sender)
 
     def bytes_down(self, model: State) -> int:
         table = model[ITEMS if self.variant == "si" else f"{LOW}.weight"]

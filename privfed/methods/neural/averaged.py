@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from privfed.data.cohort import Cohort
-from privfed.interfaces import SERVER, FromTotal, PerInteraction, State
+from privfed.interfaces import SERVER, FromTotal, PerInteraction, State, UserRow
 from privfed.messages import Total, Uploads
 from privfed.methods.neural.shared import SharedNeural
 
@@ -29,6 +29,9 @@ class Averaged(SharedNeural, FromTotal, PerInteraction):
         for name, summed in {**total.tables, **total.dense}.items():
             moved[name] = summed / total.weight
         return {n: v + moved[n] if n in moved else v for n, v in model.items()}
+
+    def user_row(self) -> UserRow:
+        return UserRow(self.user_table, self.user_rows == "own")
 
     def private_training(self) -> Self:
         """Negatives from the whole catalog: no draw depends on anybody's data."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from privfed.checks import at_least
 from privfed.data.world import Shape
 from privfed.errors import SettingsError
-from privfed.interfaces import SERVER, FromUploads, Invites, State
+from privfed.interfaces import SERVER, FromUploads, Invites, State, UserRow
 from privfed.messages import Uploads
 from privfed.methods.neural import clusters as step
 from privfed.methods.neural import shared
@@ -43,6 +43,9 @@ class Clustered(SharedNeural, FromUploads, Invites):
                 raise ValueError(
                     f"{name} must lie in [0, 1], got {getattr(self, name)}"
                 )
+
+    def user_row(self) -> UserRow:
+        return UserRow(self.user_table)
 
     def clustered(self, shape: Shape, stream: Stream) -> dict[str, Tensor]:
         """The first model, its users parted by their random first rows."""

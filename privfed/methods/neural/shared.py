@@ -11,7 +11,14 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, bucket, coarse, collect
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import SERVER, Ranker, Round, State, broadcast
+from privfed.interfaces import (
+    SERVER,
+    Ranker,
+    Round,
+    SendsUser,
+    State,
+    broadcast,
+)
 from privfed.messages import Rows, Uploads
 from privfed.methods.neural import private as dp
 from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
@@ -19,7 +26,7 @@ from privfed.seeds import Stream
 
 
 @dataclass(frozen=True)
-class SharedNeural(Ranker):
+class SharedNeural(Ranker, SendsUser):
     """GMF, MLP or NeuMF, and a server that keeps the table of users.
 
     A client receives the item tables, the dense layers and its own user row, and
@@ -43,6 +50,11 @@ class SharedNeural(Ranker):
         at_least(self, 1, "negatives")
         self.neural()  # both check what they are made of
         self.rule()
+
+    @property
+    def user_table(self) -> str:
+        """The server's table of users, of the MLP branch where there is one."""
+        return f"{SERVER}users_{[*self.neural().tables()][-1]}"
 
     def neural(self) -> Neural:
         """The recommender itself."""

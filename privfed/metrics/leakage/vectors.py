@@ -9,8 +9,10 @@ from privfed.evaluation.marks import Score, mean_of
 from privfed.guesses import Vectors
 from privfed.metrics.leakage.judged import Judged, Truth
 
+_ROUNDING = 1e-12  # of a vector's length
 
-def judge(guess: Vectors, truth: Truth, prior: Prior) -> Judged | NotApplicable:
+
+def judge(guess: Vectors, truth: Truth, _: Prior) -> Judged | NotApplicable:
     """Figures over clients, beside the mean of the other clients' true vectors.
 
     ``cosine`` is that of claim and truth. Where vectors start alike it is near 1 for
@@ -28,10 +30,10 @@ def judge(guess: Vectors, truth: Truth, prior: Prior) -> Judged | NotApplicable:
     real = held[guess.name][guess.clients].flatten(1).double()
     if len(real) < 2:
         return NotApplicable("one client's vector has no others to stand out from")
-    claimed, others = guess.vector.flatten(1).double(), _others(real)
-    own = cosine(claimed - _others(claimed), real - others)
+    claimed = guess.vector.flatten(1).double()
+    own = cosine(_apart(claimed), _apart(real))
     scores = {**_near(claimed, real), "own_cosine": own}
-    floor = {**_near(others, real), "own_cosine": torch.zeros_like(own)}
+    floor = {**_near(_others(real), real), "own_cosine": torch.zeros_like(own)}
     return Judged(_means(scores), _means(floor), "own_cosine")
 
 
@@ -47,7 +49,8 @@ def _near(claimed: Tensor, real: Tensor) -> dict[str, Tensor]:
 def cosine(one: Tensor, other: Tensor) -> Tensor:
     """Of each pair of rows, (rows,); 0 where one of them is zero."""
     lengths = vector_norm(one, dim=1) * vector_norm(other, dim=1)
-    return (one * other).sum(1) / lengths.clamp_min(1e-30)
+    found: Tensor = (one * other).sum(1) / lengths.clamp_min(1e-30)
+    return found
 
 
 def _others(vector: Tensor) -> Tensor:
@@ -55,7 +58,12 @@ def _others(vector: Tensor) -> Tensor:
     return (vector.sum(0) - vector) / (len(vector) - 1)
 
 
+def _apart(vector: Tensor) -> Tensor:
+    """What sets each row apart from the others' mean; rounding sets none apart."""
+    apart = vector - _others(vector)
+    noise = _ROUNDING * vector_norm(vector, dim=1, keepdim=True)
+    return torch.where(vector_norm(apart, dim=1, keepdim=True) > noise, apart, 0.0)
+
+
 def _means(figures: dict[str, Tensor]) -> dict[str, Score]:
     return {name: mean_of(values) for name, values in figures.items()}
-
-

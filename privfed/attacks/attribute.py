@@ -1,0 +1,154 @@
+"""Attributes of users from what other attacks recover of them.
+
+Zhang, Yuan and Yin, TKDE 2023, infer attributes from what a federated recommender
+uploads. Here a classifier is trained on users whose attributes are known, as those
+are who state them, and reads what another attack recovered: their items, or vectors.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privfed.adversary import Attack, Knowledge, Prior
+from privfed.attacks.sign_pc import SignPC
+from privfed.attacks.support import Support
+from privfed.attacks.user_vector import UserVector
+from privfed.checks import positive
+from privfed.data.attributes import UNKNOWN, Labels
+from privfed.guesses import Attributes, Guess, Items, Vectors
+from privfed.interfaces import Method, State
+from privfed.views import ModelView, ServerView, UploadsView, View
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+_STEPS = 1_000
+_NEVER = 1e-12  # the chance of a class that nobody known has
+
+
+@dataclass(frozen=True)
+class Attribute(Attack):
+    """Gender, age and occupation of users, from what their uploads give away.
+
+    ``source="items"`` reads the interacted items that ``sign_pc`` recovers, or
+    ``support`` where a method has no sampled negatives; ``vector`` reads the vectors of
+    ``user_vector``. A logistic regression on rows of length one, with an L2 penalty of
+    weight 1 / ``fit``, learns from users whose attributes are known and tells those of
+    the others: no number of it was tuned on them.
+    """
+
+    source: Literal["items", "vector"] = "items"
+    fit: float = 1.0
+
+    sees = (ModelView, ServerView, UploadsView)
+    knows = Knowledge(popularity=True, attributes=True)
+    recovers = "attributes of users"
+    tasks = ("ranking", "rating")
+    paper = "Zhang et al., TKDE 2023"
+
+    def __post_init__(self) -> None:
+        positive(self, "fit")
+
+    def misfit(self, method: Method) -> str:
+        return self._inner(method).misfit(method)
+
+    def _inner(self, method: Method) -> Attack:
+        """The attack whose claims are read."""
+        if self.source == "vector":
+            return UserVector()
+        return SignPC() if method.task == "ranking" else Support()
+
+    def inner(self, prior: Prior) -> Attack:
+        """The same, prepared."""
+        return self._inner(prior.method).prepare(prior)
+
+    def prepare(self, prior: Prior) -> Attack:
+        return ReadyAttribute(self.source, self.fit, self.inner(prior))
+
+    def start(self, prior: Prior) -> State:
+        return self.inner(prior).start(prior)
+
+    def observe(self, memory: State, view: View) -> State:
+        raise TypeError("this attack reads what another recovers: prepare it first")
+
+    def guess(self, memory: State, prior: Prior) -> Attributes:
+        found = self.inner(prior).guess(memory, prior)
+        table = told(found)
+        scores = {
+            name: classified(table, labels, found.clients, self.fit)
+            for name, labels in prior.attributes.items()
+        }
+        return Attributes(found.clients, scores)
+
+
+@dataclass(frozen=True)
+class ReadyAttribute(Attribute):
+    """The attack with the one that it reads; made by ``Attribute.prepare``."""
+
+    reads: Attack | None = None
+
+    def observe(self, memory: State, view: View) -> State:
+        assert self.reads is not None
+        if isinstance(view, self.reads.sees):
+            return self.reads.observe(memory, view)
+        return memory
+
+
+def told(guess: Guess) -> Tensor:
+    """What a claim says of each client, as rows of length one: (seen, width)."""
+    if isinstance(guess, Items):
+        value = guess.chosen.double()
+    else:
+        assert isinstance(guess, Vectors)
+        value = guess.vector.double()
+    length: Tensor = torch.linalg.vector_norm(value, dim=1, keepdim=True)
+    return value / length.clamp_min(1e-30)
+
+
+def classified(table: Tensor, labels: Labels, clients: Tensor, fit: float) -> Tensor:
+    """Log chances of each class, (clients, classes), learned from those known.
+
+    ``table`` (clients, width) is scaled so that rows lie 1 from their mean, in the
+    root mean square. Where fewer than two classes are known nothing can be learned:
+    every user gets the shares of the known ones.
+    """
+    label = labels.label[clients]
+    known = label != UNKNOWN
+    count = torch.bincount(label[known], minlength=len(labels.names)).double()
+    if int((count > 0).sum()) < 2:
+        share = (count + 0.5) / (count + 0.5).sum()
+        return share.log().expand(len(clients), -1).contiguous()
+    off_mean = (table - table.mean(0)).square().sum(1).mean().sqrt()
+    found = _regressed(table / off_mean.clamp_min(1e-12), label, known, fit)
+    every = table.new_full((len(clients), len(count)), math.log(_NEVER))
+    every[:, count > 0] = found
+    return every
+
+
+def _regressed(table: Tensor, label: Tensor, known: Tensor, fit: float) -> Tensor:
+    """Log chances of the classes that are known, (clients, classes)."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    x, y = _matrix(table), label.cpu().numpy()
+    learned = known.cpu().numpy()
+    model = LogisticRegression(C=fit, max_iter=_STEPS)
+    with warnings.catch_warnings():  # not quite converged is still a guess
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x[learned], y[learned])
+    chance = np.log(np.maximum(model.predict_proba(x), _NEVER))
+    return torch.from_numpy(chance).to(table)
+
+
+def _matrix(table: Tensor) -> "np.ndarray | csr_matrix":
+    """As scikit-learn reads it fastest; an intercept makes centering needless."""
+    from scipy.sparse import csr_matrix
+
+    value = table.cpu().numpy()
+    mostly_zero = np.count_nonzero(value) < 0.2 * value.size
+    return csr_matrix(value) if mostly_zero else value - value.mean(0)

@@ -1,0 +1,121 @@
+"""Ratings by optimization: DLG and Inverting Gradients on federated factorization.
+
+Zhu et al., Deep Leakage from Gradients, NeurIPS 2019 (``l2``, L-BFGS); Geiping et al.,
+Inverting Gradients, NeurIPS 2020 (``cosine``, Adam on the gradient's signs). The
+unknowns are a client's vector and its ratings, and what is differentiated is all of
+local training, over the client's first uploads one after the other.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from privfed.adversary import Attack, Prior
+from privfed.attacks import records
+from privfed.attacks.descent import Found, Objective, adam, lbfgs
+from privfed.attacks.simulation import Distance, Mismatch, likely_own
+from privfed.checks import at_least, positive
+from privfed.guesses import Ratings
+from privfed.interfaces import InnerProduct, Method, Replayable, State
+from privfed.views import ModelView, UploadsView, View
+
+_CELLS = 2**15  # samples of victims that are attacked at once
+_ENOUGH = 1e-13  # of an upload's squared length: what its rounding leaves
+Optimizer = Literal["lbfgs", "adam", "signed"]
+
+
+@dataclass(frozen=True)
+class Inversion(Attack):
+    """Ratings by repeating local training until it gives what was uploaded.
+
+    Attacks ``victims`` clients, drawn among those seen, by their first ``uploads``
+    uploads: one does not fix a vector's length. Each is tried from ``tries`` starts
+    that the public algorithm might have drawn, and the best kept; nothing is claimed of
+    a client of whose uploads more than ``unexplained`` stays unexplained. ``rate`` is
+    Adam's.
+    """
+
+    victims: int = 64
+    uploads: int = 2
+    tries: int = 2
+    iterations: int = 300
+    distance: Distance = "l2"
+    optimizer: Optimizer = "lbfgs"
+    rate: float = 0.05
+    unexplained: float = 0.5
+
+    sees = (UploadsView, ModelView)
+    tasks = ("rating",)
+    recovers = "ratings"
+    paper = "Zhu et al., NeurIPS 2019; Geiping et al., NeurIPS 2020"
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "victims", "uploads", "tries", "iterations")
+        positive(self, "rate", "unexplained")
+
+    def misfit(self, method: Method) -> str:
+        if isinstance(method, (InnerProduct, Replayable)):
+            return ""
+        return "cannot repeat this method's local training"
+
+    def start(self, prior: Prior) -> State:
+        return records.begin(prior)
+
+    def observe(self, memory: State, view: View) -> State:
+        if isinstance(view, ModelView):
+            return records.received(memory, view)
+        assert isinstance(view, UploadsView)
+        return records.sent(memory, view, self.victims, self.uploads)
+
+    def guess(self, memory: State, prior: Prior) -> Ratings:
+        parts = list(self._claims(records.victims(memory), prior))
+        client = torch.cat([client for client, _, _ in parts] or [_none()])
+        item = torch.cat([item for _, item, _ in parts] or [_none()])
+        rating = torch.cat([rating for _, _, rating in parts] or [_none().double()])
+        order = (client * prior.items + item).argsort()
+        clients, sender = torch.unique(client[order], return_inverse=True)
+        return Ratings(clients, sender, item[order], rating[order])
+
+    def _claims(
+        self, who: records.Victims, prior: Prior
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Client, item and rating, for some victims at a time."""
+        for group in who.groups(_CELLS):
+            rating, left = self.recovered(group, prior)
+            sure = (left <= self.unexplained)[:, None]
+            victim, at = (group.real & sure & rating.isfinite()).nonzero(as_tuple=True)
+            value = rating[victim, at]
+            if prior.shape.scale is not None:
+                value = value.clamp(*prior.shape.scale)
+            yield group.clients[victim], group.item[victim, at], value
+
+    def recovered(self, who: records.Victims, prior: Prior) -> tuple[Tensor, Tensor]:
+        """Ratings (victims, samples), and what stays unexplained (victims,)."""
+        low, high = prior.shape.scale or (0.0, 1.0)
+        tries = [likely_own(prior, who, k) for k in range(self.tries)]
+        mismatch = Mismatch.of(prior, who, tries[0], _same, self.distance)
+        label = torch.full(who.item.shape, (low + high) / 2, dtype=torch.float64)
+        start = torch.cat([mismatch.unknown.joined(own, label) for own in tries])
+        found = self._minimized(mismatch, start)
+        value = found.value.view(self.tries, -1)
+        best = value.argmin(0)
+        point = found.point.view(self.tries, len(best), -1)
+        _, rating = mismatch.unknown.parts(point[best, torch.arange(len(best))])
+        return rating, value[best, torch.arange(len(best))]
+
+    def _minimized(self, objective: Objective, start: Tensor) -> Found:
+        if self.optimizer == "lbfgs":
+            return lbfgs(objective, start, self.iterations, enough=_ENOUGH)
+        signed = self.optimizer == "signed"
+        return adam(objective, start, self.iterations, self.rate, signed)
+
+
+def _same(numbers: Tensor) -> Tensor:
+    return numbers
+
+
+def _none() -> Tensor:
+    return torch.zeros(0, dtype=torch.int64)

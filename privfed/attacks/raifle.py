@@ -1,0 +1,114 @@
+"""RAIFLE: interactions by optimization through the whole of local training.
+
+Pham et al., RAIFLE: Reconstruction Attacks on Interaction-based Federated Learning with
+Adversarial Data Manipulation, NDSS 2025, in its passive form: the server sends honest
+models. (Its active form chooses item features so that what comes back tells more.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import log
+
+import torch
+from torch import Tensor
+
+from privfed.adversary import Attack, Prior
+from privfed.attacks import records
+from privfed.attacks.descent import lbfgs
+from privfed.attacks.simulation import Distance, Mismatch, likely_own
+from privfed.checks import at_least
+from privfed.guesses import Items
+from privfed.interfaces import Method, Ranker, Replayable, State
+from privfed.views import ModelView, UploadsView, View
+
+_CELLS = 2**14  # samples of victims that are attacked at once
+_ENOUGH = 1e-12
+_SURE = 30.0  # a logit beyond which nothing changes
+
+
+@dataclass(frozen=True)
+class Raifle(Attack):
+    """Interacted items by repeating local training until it gives what was uploaded.
+
+    Attacks ``victims`` clients, drawn among those seen, by their first upload. Unknown
+    are a client's private tensors, which start from ``tries`` draws of the public
+    algorithm, and the label of each item sent, which starts at the public share of
+    positives. It claims as many items as so many negatives for each would make it send.
+    """
+
+    victims: int = 16
+    tries: int = 1
+    iterations: int = 50
+    distance: Distance = "l2"
+
+    sees = (UploadsView, ModelView)
+    tasks = ("ranking",)
+    paper = "Pham et al. (RAIFLE), NDSS 2025"
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "victims", "tries", "iterations")
+
+    def misfit(self, method: Method) -> str:
+        if isinstance(method, Replayable) and isinstance(method, Ranker):
+            return ""
+        return "cannot repeat this method's local training"
+
+    def start(self, prior: Prior) -> State:
+        return records.begin(prior)
+
+    def observe(self, memory: State, view: View) -> State:
+        if isinstance(view, ModelView):
+            return records.received(memory, view)
+        assert isinstance(view, UploadsView)
+        return records.sent(memory, view, self.victims, 1)
+
+    def guess(self, memory: State, prior: Prior) -> Items:
+        who = records.victims(memory)
+        score = torch.full((len(who.clients), prior.items), -_SURE - 1)
+        chosen = torch.zeros(score.shape, dtype=torch.bool)
+        for group, logit in self._claims(who, prior):
+            victim, at = group.real.nonzero(as_tuple=True)
+            row = torch.searchsorted(who.clients, group.clients)[victim]
+            sure = logit.masked_fill(~group.real, -torch.inf)
+            rank = sure.argsort(dim=1, descending=True, stable=True).argsort(1)
+            count = likely_count(group.real.sum(1), prior.negatives, prior.items)
+            best = rank < count[:, None]
+            score[row, group.item[victim, at]] = logit[victim, at].float()
+            chosen[row, group.item[victim, at]] = best[victim, at]
+        return Items(who.clients, score, chosen)
+
+    def _claims(
+        self, who: records.Victims, prior: Prior
+    ) -> Iterator[tuple[records.Victims, Tensor]]:
+        for group in who.groups(_CELLS):
+            yield group, self.recovered(group, prior)
+
+    def recovered(self, who: records.Victims, prior: Prior) -> Tensor:
+        """The logit of each label, (victims, samples)."""
+        tries = [likely_own(prior, who, k) for k in range(self.tries)]
+        mismatch = Mismatch.of(prior, who, tries[0], torch.sigmoid, self.distance)
+        logit = torch.full(
+            who.item.shape, -log(max(1, prior.negatives)), dtype=torch.float64
+        )
+        start = torch.cat([mismatch.unknown.joined(own, logit) for own in tries])
+        found = lbfgs(mismatch, start, self.iterations, enough=_ENOUGH)
+        value = found.value.view(self.tries, -1)
+        best = value.argmin(0)
+        point = found.point.view(self.tries, len(best), -1)
+        chosen = point[best, torch.arange(len(best))]
+        _, logit = mismatch.unknown.parts(chosen)
+        return logit.nan_to_num(0.0).clamp(-_SURE, _SURE)
+
+
+def likely_count(sent: Tensor, negatives: int, items: int) -> Tensor:
+    """Positives of a client that sent so many different items, (clients,).
+
+    The number whose expected number of different items is nearest: ``negatives`` are
+    drawn for each positive from all that is none.
+    """
+    count = torch.arange(1, items + 1, dtype=torch.float64, device=sent.device)
+    others = (items - count).clamp_min(1)
+    drawn = others * (1 - (1 - 1 / others) ** (negatives * count))
+    expected = count + drawn.where(count < items, 0.0)
+    nearest = (expected - sent[:, None]).abs().argmin(1) + 1
+    return torch.minimum(nearest, sent)
