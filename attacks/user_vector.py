@@ -49,6 +49,7 @@ DEFENSES = (
     "dp:epsilon=8",
     "ldp:epsilon=8",
 )
+_WIDE = 112  # columns that the tables take
 METRICS = ("cosine", "own_cosine", "sign_agreement", "relative_error")
 
 
@@ -65,6 +66,7 @@ class Row:
 
 @click.command(help=__doc__)
 @click.option("--data", help="Name or path.  [default: ml-100k, else demo]")
+@click.option("--method", "methods", multiple=True, default=METHODS, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option(
@@ -75,7 +77,14 @@ class Row:
     help="Run folders.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def main(data: str | None, rounds: int, workers: int, out: Path, as_json: bool) -> None:
+def main(
+    data: str | None,
+    methods: Sequence[str],
+    rounds: int,
+    workers: int,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Check the closed form, then attack under every defense."""
     claims = list(checked())
     common = {
@@ -91,7 +100,7 @@ def main(data: str | None, rounds: int, workers: int, out: Path, as_json: bool) 
             method,
             defense,
         )
-        for method in METHODS
+        for method in methods
         for defense in DEFENSES
     ]
     if as_json:
@@ -99,7 +108,7 @@ def main(data: str | None, rounds: int, workers: int, out: Path, as_json: bool) 
         shown = {"claims": told, "rows": [asdict(row) for row in rows]}
         click.echo(json.dumps(shown, indent=2))
     else:
-        console = Console()
+        console = Console(width=_WIDE)
         console.print(table(claims), highlight=False)
         console.print()
         console.print(_table(rows), highlight=False)
@@ -169,10 +178,8 @@ def _trained(
             assert bias.grad is not None
             return weight.grad, bias.grad, user
         optimizer.step()
-    weight, bias = (
-        part.detach() - start for part, start in zip(layers[0], before, strict=True)
-    )
-    return weight, bias, user
+    after = [part.detach() for part in layers[0]]
+    return after[0] - before[0], after[1] - before[1], user
 
 
 def _layer(width: int, out: int, rng: Generator) -> tuple[nn.Parameter, nn.Parameter]:

@@ -12,32 +12,24 @@ attack.
 """
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from pathlib import Path
 
 import click
-import torch
 from measuring import Bench, measure, tell, world_of
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch import Tensor
 
+from privfed.adversary import Attack
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
-from privfed.choices import choose
 from privfed.data.world import World
-from privfed.interfaces import Attack, Turn
-from privfed.messages import Rows, Uploads
-from privfed.metrics import leakage
-from privfed.seeds import Seeds, Stream
-from privfed.views import Guess, Prior, UploadsView
+from privfed.metrics.leakage import items
+from privfed.seeds import Seeds
 
-WIDTH, LAYERS, NEGATIVES = 64, (128, 64, 32), 4
-EPOCHS, BATCH, RATE = 20, 64, 1e-3  # of the released run.py
-TABLE = "items"
 # mu of the regularizer, defense of the upload, sign_pc's F1 as it was measured before
 CLIENTS: Sequence[tuple[str, float, str, float]] = (
     ("none", 0.0, "", 1.000),
@@ -88,9 +80,8 @@ def main() -> None:
 def imia(data: str, clients: int, seed: int, as_json: bool) -> None:
     """The first clients, trained as IMIA trains them, one upload each."""
     world = world_of(data, "ranking")
-    seeds = Seeds(seed)
     first = world.eligible[:clients]
-    rows = [_attacked(world, first, seeds, *one) for one in CLIENTS]
+    rows = [_attacked(world, first, seed, one) for one in CLIENTS]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
@@ -141,9 +132,6 @@ def _chain(defense: str) -> Sequence[str]:
     return () if defense == "none" else (defense,)
 
 
-# Clients as IMIA's released code trains them: update.py, model.py, run.py.
-
-
 @dataclass(frozen=True)
 class Attacked:
     """What sign_pc recovered of some clients, means over them."""
@@ -153,118 +141,28 @@ class Attacked:
     recall: float
     f1: float
     before: float  # F1 of an earlier measurement
-    random: float  # F1 of as many candidates at random
+    random: float  # F1 of a fifth of the candidates at random
 
 
 def _attacked(
-    world: World,
-    clients: Tensor,
-    seeds: Seeds,
-    name: str,
-    mu: float,
-    spec: str,
-    before: float,
+    world: World, clients: Tensor, seed: int, case: tuple[str, float, str, float]
 ) -> Attacked:
+    """Clients as attacks/imia.py trains them."""
+    sys.path.append(str(Path(__file__).parent.parent / "attacks"))
+    import imia_attacked  # type: ignore[import-not-found]
+    import imia_clients  # type: ignore[import-not-found]
+
+    name, mu, spec, before = case
     click.echo(name, err=True)
-    net, items, users = _first(world, seeds("init"))
-    sent = [
-        _trained(world, int(c), net, items, users[k], mu, seeds("train"))
-        for k, c in enumerate(clients.tolist())
-    ]
-    sender = torch.cat(
-        [torch.full((len(rows),), k) for k, (rows, _) in enumerate(sent)]
+    bench = imia_attacked.Bench(world, clients, Seeds(seed))
+    model = imia_clients.first(world, bench.seeds("init"))
+    sent = imia_clients.uploads(world, model, clients, bench.seeds, mu, spec)
+    found = items.score(imia_attacked.sign_pc(bench, model, sent), world.train)
+    precision, recall, f1 = (
+        float(found[key].mean()) for key in ("precision", "recall", "f1")
     )
-    item = torch.cat([rows for rows, _ in sent])
-    rows = Rows(sender, item, torch.cat([change for _, change in sent]))
-    uploads = Uploads(clients, {TABLE: rows}, scale={TABLE: RATE})
-    if spec:
-        turn = Turn(0, world.shape, seeds("upload"))
-        uploads = choose("defense", spec).part.on_upload(uploads, turn)
-    guess = _read(world, uploads, seeds)
-    found = leakage.score(guess, world.train)
-    candidates = torch.bincount(sender).double()
-    positives = world.train.counts[clients].double()
-    random = 2 * positives / candidates * 0.2 / (positives / candidates + 0.2)
-    return Attacked(
-        name,
-        float(found["precision"].mean()),
-        float(found["recall"].mean()),
-        float(found["f1"].mean()),
-        before,
-        float(random.mean()),
-    )
-
-
-def _read(world: World, uploads: Uploads, seeds: Seeds) -> Guess:
-    attack, shape = SignPC(), world.shape
-    prior = Prior(shape.clients, shape.items, seeds("attack"), NEGATIVES)
-    rows = uploads.rows[TABLE]
-    view = UploadsView(
-        round=0,
-        clients=uploads.clients,
-        bytes_up=uploads.bytes_up(shape),
-        items={TABLE: (rows.sender, rows.item)},
-        uploads=uploads,
-    )
-    return attack.guess(attack.observe(attack.start(prior), view), prior)
-
-
-def _first(world: World, stream: Stream) -> tuple[nn.Sequential, Tensor, Tensor]:
-    """The first network, item table and user table, as torch's defaults draw them."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream.key & (2**63 - 1))
-        layers: list[nn.Module] = []
-        for wide, narrow in pairwise(LAYERS):
-            layers += [nn.Linear(wide, narrow), nn.ReLU()]
-        net = nn.Sequential(*layers, nn.Linear(LAYERS[-1], 1))
-        items = torch.randn(world.shape.items, WIDTH)
-        users = torch.randn(world.shape.clients, WIDTH)
-    return net, items, users
-
-
-def _trained(
-    world: World,
-    client: int,
-    first: nn.Sequential,
-    items: Tensor,
-    user: Tensor,
-    mu: float,
-    stream: Stream,
-) -> tuple[Tensor, Tensor]:
-    """A client's touched items, and by how much their rows moved.
-
-    Rows that no sample touches get no gradient, so Adam leaves them alone.
-    """
-    item, label, rng = _samples(world, client, stream)
-    touched, slot = torch.unique(item, return_inverse=True)
-    start = items[touched]
-    rows, own = start.clone().requires_grad_(), user.clone().requires_grad_()
-    net = deepcopy(first)
-    adam = torch.optim.Adam([rows, own, *net.parameters()], lr=RATE)
-    for _ in range(EPOCHS):
-        for at in torch.split(torch.randperm(len(item), generator=rng), BATCH):
-            both = torch.cat([own.expand(len(at), -1), rows[slot[at]]], 1)
-            loss = binary_cross_entropy_with_logits(net(both)[:, 0], label[at])
-            loss = loss + mu * ((rows - start) ** 2).sum()
-            adam.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            adam.step()
-    return touched, (rows - start).detach()
-
-
-def _samples(
-    world: World, client: int, stream: Stream
-) -> tuple[Tensor, Tensor, torch.Generator]:
-    """Each training item and its negatives: four for each, distinct among them."""
-    rng = stream.of("client", client).generator()
-    mine = world.train.of(torch.tensor([client])).item
-    free = torch.ones(world.shape.items)
-    free[mine] = 0.0
-    drawn = torch.multinomial(free.expand(len(mine), -1), NEGATIVES, generator=rng)
-    item = torch.cat([mine[:, None], drawn], 1).flatten()
-    label = torch.zeros(len(mine), 1 + NEGATIVES)
-    label[:, 0] = 1.0
-    return item, label.flatten(), rng
+    random = float(imia_attacked.chance(bench, sent, 0.2)[1].mean())
+    return Attacked(name, precision, recall, f1, before, random)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ class Attack(ABC):
     @classmethod
     def means(cls) -> str:
         """What it watches and is granted, in words."""
-        told = " and ".join(kind.__name__ for kind in cls.sees)
+        told = ", ".join(kind.__name__ for kind in cls.sees)
         return "; is granted ".join(filter(None, [told, cls.knows.words()]))
 
     def misfit(self, method: Method) -> str:

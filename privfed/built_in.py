@@ -267,6 +267,18 @@ _ATTACKS: Mapping[str, Entry] = {
         "privfed.attacks.sign_pc:SignPC",
         "tells positives from sampled negatives by the sign of their rows",
     ),
+    "rating_two_rounds": Entry(
+        "privfed.attacks.ratings_two_rounds:RatingTwoRounds",
+        "ratings in closed form, from two uploads of a client",
+    ),
+    "rating_grid": Entry(
+        "privfed.attacks.ratings_grid:RatingGrid",
+        "ratings from one upload, by the grid that they lie on",
+    ),
+    "sum_ratings": Entry(
+        "privfed.attacks.sum_ratings:SumRatings",
+        "ratings from sums over cohorts, where ratings are inner products",
+    ),
     "sum_items": Entry(
         "privfed.attacks.sum_items:SumItems",
         "what sums over cohorts tell of each client's items",

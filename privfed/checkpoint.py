@@ -7,7 +7,7 @@ one whole.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _HEADER = "privfed"
 
 def save(path: Path, tensors: Tree, facts: Mapping[str, Any]) -> None:
     """Write a checkpoint, atomically."""
-    flat = {name: value.detach().contiguous() for name, value in _flatten(tensors)}
+    flat = _apart(_flatten(tensors))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(flat, beside, metadata={_HEADER: json.dumps(facts)})
@@ -54,6 +54,18 @@ def load(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{path}: no usable checkpoint ({error}); delete it or leave out --resume"
         ) from None
     return tree, facts
+
+
+def _apart(named: Sequence[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors by name; those in shared memory, which no file holds, as copies."""
+    found: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, value in named:
+        plain = value.detach().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        found[name] = plain.clone() if place in places else plain
+        places.add(place)
+    return found
 
 
 def _flatten(tree: Tree, prefix: str = "") -> list[tuple[str, Tensor]]:

@@ -37,6 +37,15 @@ def test_views_and_strides_are_saved_as_they_look(tmp_path: Path) -> None:
     assert torch.equal(tensors["m"]["e"], table[0].expand(4, 3))
 
 
+def test_tensors_that_several_parts_hold_are_saved_for_each(tmp_path: Path) -> None:
+    path, table = tmp_path / "one", torch.arange(6.0).view(2, 3)
+    checkpoint.save(path, {"model": {"t": table}, "memory": {"seen": table}}, {})
+    tensors, _ = checkpoint.load(path)
+
+    assert torch.equal(tensors["model"]["t"], table)
+    assert torch.equal(tensors["memory"]["seen"], table)
+
+
 def test_a_write_that_fails_leaves_the_old_one_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

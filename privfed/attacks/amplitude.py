@@ -14,9 +14,7 @@ _FAINT = 1.0  # what is added at most where nothing stands out
 _MOST, _LEAST = 0.95, 1e-12
 
 
-def log_odds(
-    told: Tensor, loud: Tensor, share: Tensor, usual: float
-) -> Tensor:
+def log_odds(told: Tensor, loud: Tensor, share: Tensor, usual: float) -> Tensor:
     """How much more likely an interaction than not, (clients, items) float64.
 
     ``told`` (clients, items) is in deviations of the noise, ``loud`` marks what

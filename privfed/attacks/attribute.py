@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
+from privfed.attacks.ratings_two_rounds import RatingTwoRounds
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.attacks.user_vector import UserVector
 from privfed.checks import positive
 from privfed.data.attributes import UNKNOWN, Labels
-from privfed.guesses import Attributes, Guess, Items, Vectors
+from privfed.guesses import Attributes, Guess, Items, Ratings, Vectors
 from privfed.interfaces import Method, State
 from privfed.views import ModelView, ServerView, UploadsView, View
 
@@ -36,13 +37,14 @@ class Attribute(Attack):
     """Gender, age and occupation of users, from what their uploads give away.
 
     ``source="items"`` reads the interacted items that ``sign_pc`` recovers, or
-    ``support`` where a method has no sampled negatives; ``vector`` reads the vectors of
-    ``user_vector``. A logistic regression on rows of length one, with an L2 penalty of
-    weight 1 / ``fit``, learns from users whose attributes are known and tells those of
-    the others: no number of it was tuned on them.
+    ``support`` where a method has no sampled negatives; ``vector`` the vectors of
+    ``user_vector``; ``ratings`` the items and ratings of ``rating_two_rounds``. A
+    logistic regression on rows of length one, with an L2 penalty of weight 1 /
+    ``fit``, learns from users whose attributes are known and tells those of the
+    others: no number of it was tuned on them.
     """
 
-    source: Literal["items", "vector"] = "items"
+    source: Literal["items", "vector", "ratings"] = "items"
     fit: float = 1.0
 
     sees = (ModelView, ServerView, UploadsView)
@@ -61,6 +63,8 @@ class Attribute(Attack):
         """The attack whose claims are read."""
         if self.source == "vector":
             return UserVector()
+        if self.source == "ratings":
+            return RatingTwoRounds()
         return SignPC() if method.task == "ranking" else Support()
 
     def inner(self, prior: Prior) -> Attack:
@@ -78,7 +82,7 @@ class Attribute(Attack):
 
     def guess(self, memory: State, prior: Prior) -> Attributes:
         found = self.inner(prior).guess(memory, prior)
-        table = told(found)
+        table = told(found, prior.items)
         scores = {
             name: classified(table, labels, found.clients, self.fit)
             for name, labels in prior.attributes.items()
@@ -99,15 +103,33 @@ class ReadyAttribute(Attribute):
         return memory
 
 
-def told(guess: Guess) -> Tensor:
-    """What a claim says of each client, as rows of length one: (seen, width)."""
+def told(guess: Guess, items: int) -> Tensor:
+    """What a claim says of each client, as rows of length one: (seen, width).
+
+    Of ratings: which items, and beside them by how much each is above the client's
+    mean, in deviations of them all.
+    """
     if isinstance(guess, Items):
         value = guess.chosen.double()
+    elif isinstance(guess, Ratings):
+        value = _rated(guess, items)
     else:
         assert isinstance(guess, Vectors)
         value = guess.vector.double()
     length: Tensor = torch.linalg.vector_norm(value, dim=1, keepdim=True)
     return value / length.clamp_min(1e-30)
+
+
+def _rated(guess: Ratings, items: int) -> Tensor:
+    clients, sender = len(guess.clients), guess.sender
+    rating = guess.rating.double()
+    some = rating.new_zeros(clients).index_add(0, sender, torch.ones_like(rating))
+    mean = rating.new_zeros(clients).index_add(0, sender, rating) / some.clamp_min(1)
+    above = rating - mean[sender]
+    value = rating.new_zeros(2, clients, items)
+    value[0, sender, guess.item] = 1.0
+    value[1, sender, guess.item] = above / above.square().mean().sqrt().clamp_min(1e-12)
+    return value.transpose(0, 1).flatten(1)
 
 
 def classified(table: Tensor, labels: Labels, clients: Tensor, fit: float) -> Tensor:

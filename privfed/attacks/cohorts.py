@@ -29,7 +29,7 @@ def cohorts(memory: State, rounds: Tensor) -> tuple[Tensor, Tensor]:
     The second is (rounds, clients) float64.
     """
     known = torch.isin(memory["came.round"], rounds)
-    clients = memory["came.client"][known].unique()
+    clients = torch.unique(memory["came.client"][known])
     order = rounds.argsort()
     place = order[torch.searchsorted(rounds[order], memory["came.round"][known])]
     member = torch.zeros(len(rounds), len(clients), dtype=torch.float64)

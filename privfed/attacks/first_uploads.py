@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfed.adversary import Prior
 from privfed.interfaces import State
-from privfed.views import ModelView, UploadsView, View
+from privfed.views import ServerView, UploadsView, View
 
 
 def empty(prior: Prior, victims: int) -> State:
@@ -25,7 +25,7 @@ def empty(prior: Prior, victims: int) -> State:
 
 def noted(memory: State, view: View) -> State:
     """With what a view shows of clients that are waited for."""
-    if isinstance(view, ModelView):
+    if isinstance(view, ServerView):
         if not bool(memory["waited for"].any()):
             return memory
         return with_model(memory, view)
@@ -49,14 +49,14 @@ def noted(memory: State, view: View) -> State:
     return {**memory, **new, "waited for": waiting}
 
 
-def with_model(memory: State, view: ModelView) -> State:
-    """With a copy of the model, for a saved state holds no tensor twice."""
+def with_model(memory: State, view: ServerView) -> State:
+    """With a copy of what the server holds: a saved state has no tensor twice."""
     name = f"model {view.round} "
     return {**memory, **{name + n: v.clone() for n, v in view.model.items()}}
 
 
 def model_of(memory: State, round: int) -> State:
-    """The model that was received in a round."""
+    """All that the server held when a round began."""
     name = f"model {round} "
     return {n.removeprefix(name): v for n, v in memory.items() if n.startswith(name)}
 

@@ -5,7 +5,7 @@ gradient g = (2/b) (p - r) J it knows the prediction p and its derivative J by t
 What is left is r = p - (b/2) <g, J> / <J, J>, with b the ratings in the client's mean.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,8 +17,6 @@ from privfed.guesses import Ratings
 from privfed.interfaces import Generated, Method, State
 from privfed.messages import Uploads
 from privfed.views import ServerView, UploadsView, View
-
-_MODEL = "model."
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,8 @@ class Division(Attack):
 
     def start(self, prior: Prior) -> State:
         pair = torch.zeros(0, dtype=torch.int64)
-        nothing = torch.zeros(0, dtype=torch.float64)
-        return {"pair": pair, "sum": nothing, "count": nothing}
+        sums = (torch.zeros(0, dtype=torch.float64) for _ in range(2))
+        return {"pair": pair, **dict(zip(("sum", "count"), sums, strict=True))}
 
     def observe(self, memory: State, view: View) -> State:
         raise TypeError("an attack that reads the server's model must be prepared")
@@ -72,24 +70,26 @@ class Division(Attack):
 
 @dataclass(frozen=True)
 class ReadyDivision(Division):
-    """Division that knows the method; made by ``Division.prepare``."""
+    """Division that knows the method; made by ``Division.prepare``.
+
+    ``model`` is the server's in the round that is going on. It is by far the largest
+    thing, and shown anew in every round: no part of the memory.
+    """
 
     method: Generated | None = None
     shape: Shape | None = None
+    model: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def observe(self, memory: State, view: View) -> State:
         if isinstance(view, ServerView):
-            kept = {n: v for n, v in memory.items() if not n.startswith(_MODEL)}
-            return kept | {_MODEL + name: value for name, value in view.model.items()}
+            self.model.clear()
+            self.model.update(view.model)
+            return memory
         assert isinstance(view, UploadsView)
         assert self.method is not None
         assert self.shape is not None
-        model = {
-            name.removeprefix(_MODEL): value
-            for name, value in memory.items()
-            if name.startswith(_MODEL)
-        }
-        sender, item, rating = self.divide(self.method, model, view.uploads, self.shape)
+        uploads, model = view.uploads, self.model
+        sender, item, rating = self.divide(self.method, model, uploads, self.shape)
         pair = view.clients[sender] * self.shape.items + item
         return {**memory, **_added(memory, pair, rating)}
 

@@ -1,10 +1,10 @@
 """Ratings on a known grid: one upload tells the one number that hides them all.
 
 ``Lines`` give every rating of a client as first / s + second * s, and the right s puts
-all of them on the grid at once. Each of the loudest rows and each rating on the grid
-leave two candidates, the roots of second s^2 - rating s + first = 0. Where an upload was
+all of them on the grid at once. Each loud row with each rating on the grid leaves two
+candidates, the roots of second s^2 - rating s + first = 0. Where an upload was
 shortened by an unknown factor c, first / (c s) + second * s has two unknowns, and two
-rows with two ratings leave one candidate.
+rows with two ratings leave one candidate. Candidates are weighed by their likelihood.
 """
 
 from collections.abc import Callable
@@ -69,15 +69,19 @@ class Fit:
         return lines.first * self.first[sender] + lines.second * self.second[sender]
 
 
-def fitted(lines: Lines, sender: Tensor, noise: Tensor, grid: Grid) -> Fit:
-    """The factors that fit best; two free ones where one length cannot explain it.
+def fitted(
+    lines: Lines, sender: Tensor, noise: Tensor, grid: Grid, two: bool = True
+) -> Fit:
+    """The factors that fit best; ``two`` free ones where one length explains less.
 
     ``noise`` is the deviation of ``first``, (clients,).
     """
     loud = _loudest(lines, sender, noise)
-    tied, free = (_best(loud, grid, way) for way in (_by_length, _by_pairs))
+    tied = _best(loud, grid, _by_length)
     tied = _refined(tied, lines, sender, grid, _on_length)
-    free = _refined(free, lines, sender, grid, _on_both)
+    if not two:
+        return tied
+    free = _refined(_best(loud, grid, _by_pairs), lines, sender, grid, _on_both)
     better = loud.likelihood(free, grid) > loud.likelihood(tied, grid) + _FREEDOM
     names = [field.name for field in fields(Fit)]
     return Fit(
@@ -135,7 +139,7 @@ def _best(loud: _Loud, grid: Grid, candidates: Candidates) -> Fit:
     points = len(grid.points(loud.first))
     many = max(2 * _PIVOTS * points, _PAIRS * points**2)
     clients = torch.arange(len(loud.noise), device=loud.noise.device)
-    chunks = clients.split(max(1, _CELLS // (_LOUDEST * many)))
+    chunks = torch.split(clients, max(1, _CELLS // (_LOUDEST * many)))
     parts = [_chosen(loud.of(at), grid, candidates) for at in chunks]
     return Fit(*(torch.cat(part) for part in zip(*parts, strict=True)))
 

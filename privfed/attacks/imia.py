@@ -24,7 +24,7 @@ from privfed.checks import at_least
 from privfed.guesses import Items
 from privfed.interfaces import Method, Replayable, State
 from privfed.seeds import Stream
-from privfed.views import ModelView, UploadsView, View
+from privfed.views import ServerView, UploadsView, View
 
 Train = Callable[[Tensor], Tensor]  # labels (clients, candidates) to shadow rows
 _NUMBERS = 30_000_000  # of shadow rows that are held at once
@@ -47,7 +47,7 @@ class Imia(Attack):
     victims: int = 200
     rounds: int = 1
 
-    sees = (ModelView, UploadsView)
+    sees = (ServerView, UploadsView)
     tasks = ("ranking",)
     paper = "Yuan et al., WWW 2023"
 

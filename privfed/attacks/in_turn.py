@@ -18,18 +18,30 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from privfed.attacks.rank_one import Lines, Told, by_sender, kept, unit
+from privfed.attacks.rank_one import (
+    Lines,
+    Told,
+    by_sender,
+    deviation,
+    kept,
+    unit,
+    upright,
+)
 from privfed.interfaces import Pass
 
 _SWEEPS = 6
 _SCANNED, _STRONG = 32, 32  # lengths that are tried, on so many rows of a client
 _CELLS = 4_000_000  # pairs of rows of one chunk of clients
+_FEWEST = 4  # rows that can make a chain by more than chance
 _TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
 class Turning:
-    """One upload as its client's vector moved; rows of a chain stand in its order."""
+    """One upload as its client's vector moved; rows of a chain stand in its order.
+
+    The noise of ``told`` is what the turning leaves unexplained.
+    """
 
     told: Told
     start: Tensor  # (clients, width) direction of the first vector, a
@@ -39,6 +51,12 @@ class Turning:
     left: Tensor  # (rows,) what decay has left of the vector before the move
     inverse: Tensor  # (clients,) 1 / s^2
     chained: Tensor  # (clients,) bool: the rows make one chain
+
+    def rating(self) -> Tensor:
+        """Each row's rating by the turning alone, (rows,)."""
+        told = self.told
+        s = self.inverse.clamp_min(_TINY).rsqrt()[told.sender]
+        return upright(self.lines().at(s), told.sender, told.clients)
 
     def lines(self) -> Lines:
         """Each row's rating as a function of s, the first vector's length."""
@@ -84,14 +102,44 @@ def _scanned(told: Told, how: Pass, largest: float) -> Tensor:
     strongest = told.along.new_zeros(told.clients)
     strongest = strongest.scatter_reduce(0, told.sender, told.along.abs(), "amax")
     least = strongest / largest
-    best = torch.full_like(least, torch.inf)
+    way = unit(told.error) * told.along.sign()[:, None]
+    step = _still(told, how, least).step * (-1 if how.reads == "new" else 1)
     inverse = torch.zeros_like(least)
-    for ratio in torch.logspace(0, 1.5, _SCANNED, dtype=torch.float64).tolist():
-        tried = (least * ratio).square().clamp_min(_TINY).reciprocal()
-        gap = _gap(_still(told, how, tried), how)
-        inverse = torch.where(gap < best, tried, inverse)
-        best = torch.minimum(gap, best)
+    ratios = torch.logspace(0, 1.5, _SCANNED, dtype=torch.float64).tolist()
+    for clients, at, real in _padded(told, _STRONG):
+        strong = _Strong.of(told, way, at, real)
+        best = torch.full_like(least[clients], torch.inf)
+        for ratio in ratios:
+            tried = (least[clients] * ratio).square().clamp_min(_TINY).reciprocal()
+            aim = way[strong.rows] + step[strong.rows] * tried[:, None, None]
+            gap = strong.gap(unit(aim))
+            inverse[clients] = torch.where(gap < best, tried, inverse[clients])
+            best = torch.minimum(gap, best)
     return inverse
+
+
+@dataclass(frozen=True, eq=False)
+class _Strong:
+    """The strongest rows of a chunk of clients, and the ones they may be linked to."""
+
+    rows: Tensor  # (chunk, strong)
+    some: Tensor  # (chunk, strong) bool
+    way: Tensor  # (chunk, size, width)
+    barred: Tensor  # (chunk, strong, size) bool: the row itself, or none
+
+    @classmethod
+    def of(cls, told: Told, way: Tensor, at: Tensor, real: Tensor) -> "_Strong":
+        loud = told.along[at].abs().masked_fill(~real, -1)
+        picked = loud.topk(min(_STRONG, loud.shape[1]), dim=1).indices
+        barred = (~real)[:, None].repeat(1, picked.shape[1], 1)
+        barred = barred.scatter(2, picked[..., None], True)
+        return cls(at.gather(1, picked), real.gather(1, picked), way[at], barred)
+
+    def gap(self, aim: Tensor) -> Tensor:
+        """How far a typical strong row's ``aim`` is from its link, (chunk,)."""
+        apart = 2 - 2 * torch.bmm(aim, self.way.transpose(1, 2))
+        nearest = apart.masked_fill(self.barred, torch.inf).amin(2)
+        return nearest.masked_fill(~self.some, torch.nan).nanmedian(1).values
 
 
 def _still(told: Told, how: Pass, inverse: Tensor) -> Turning:
@@ -120,6 +168,8 @@ def _follow(found: Turning, how: Pass, chained: Tensor) -> Turning:
         inverse, mean_row, mean_used = _fit(told, weight, used)
         known = torch.where(chained & (inverse > 0), inverse, found.inverse)
         start = unit(mean_row - known[:, None] * mean_used)
+    rest = told.error - error[:, None] * now
+    told = replace(told, noise=deviation(rest, told.sender, told.clients))
     return Turning(told, start, error, before, step, left, known, chained)
 
 
@@ -157,14 +207,8 @@ def _gap(found: Turning, how: Pass) -> Tensor:
     way, aim = _ways(found, how)
     gap = torch.full_like(told.noise, torch.inf)
     for clients, at, real in _padded(told, _STRONG):
-        strong = told.along[at].abs().masked_fill(~real, -1)
-        picked = strong.topk(min(_STRONG, strong.shape[1]), dim=1).indices
-        rows, some = at.gather(1, picked), real.gather(1, picked)
-        apart = 2 - 2 * torch.bmm(aim[rows], way[at].transpose(1, 2))
-        apart = apart.scatter(2, picked[..., None], torch.inf)
-        apart = apart.masked_fill(~real[:, None], torch.inf)
-        nearest = apart.min(2).values.masked_fill(~some, torch.nan)
-        gap[clients] = nearest.nanmedian(1).values
+        strong = _Strong.of(told, way, at, real)
+        gap[clients] = strong.gap(aim[strong.rows])
     return gap
 
 
@@ -186,6 +230,7 @@ def _chained(found: Turning, how: Pass) -> tuple[Tensor, Tensor]:
     order = order[told.sender[order].argsort(stable=True)]
     wrong = (depth[order] != place).double()
     whole = by_sender(wrong, told.sender, told.clients) == 0
+    whole &= counts >= _FEWEST
     same = torch.arange(len(place), device=place.device)
     return torch.where(whole[told.sender], order, same), whole
 

@@ -17,7 +17,7 @@ from privfed.adversary import Attack, Prior
 from privfed.attacks import records
 from privfed.attacks.descent import Found, Objective, adam, lbfgs
 from privfed.attacks.simulation import Distance, Mismatch, likely_own
-from privfed.checks import at_least, positive
+from privfed.checks import at_least, not_negative, positive
 from privfed.guesses import Ratings
 from privfed.interfaces import InnerProduct, Method, Replayable, State
 from privfed.views import ModelView, UploadsView, View
@@ -35,7 +35,7 @@ class Inversion(Attack):
     uploads: one does not fix a vector's length. Each is tried from ``tries`` starts
     that the public algorithm might have drawn, and the best kept; nothing is claimed of
     a client of whose uploads more than ``unexplained`` stays unexplained. ``rate`` is
-    Adam's.
+    Adam's; rounds before ``after`` are passed over.
     """
 
     victims: int = 64
@@ -46,6 +46,7 @@ class Inversion(Attack):
     optimizer: Optimizer = "lbfgs"
     rate: float = 0.05
     unexplained: float = 0.5
+    after: int = 0
 
     sees = (UploadsView, ModelView)
     tasks = ("rating",)
@@ -53,6 +54,7 @@ class Inversion(Attack):
     paper = "Zhu et al., NeurIPS 2019; Geiping et al., NeurIPS 2020"
 
     def __post_init__(self) -> None:
+        not_negative(self, "after")
         at_least(self, 1, "victims", "uploads", "tries", "iterations")
         positive(self, "rate", "unexplained")
 
@@ -65,6 +67,8 @@ class Inversion(Attack):
         return records.begin(prior)
 
     def observe(self, memory: State, view: View) -> State:
+        if view.round < self.after:
+            return memory
         if isinstance(view, ModelView):
             return records.received(memory, view)
         assert isinstance(view, UploadsView)

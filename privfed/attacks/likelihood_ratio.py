@@ -16,16 +16,17 @@ from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.axis import by_client
+from privfed.attacks.densities import Blend, Student
 from privfed.attacks.first_uploads import model_of, with_model
-from privfed.attacks.gaussians import Gaussian, GaussianMixture
 from privfed.attacks.row_features import Features, features
 from privfed.checks import at_least
 from privfed.guesses import Interactions
 from privfed.interfaces import State
 from privfed.seeds import Stream
 from privfed.shadows import Shadows, shadows
-from privfed.views import ModelView, UploadsView, View
+from privfed.views import ServerView, UploadsView, View
 
+_EXAMPLES = 1000  # interactions, at least, that a density is fitted to
 _SMALLEST = 4  # interactions of a shadow user
 _UNLIKELY = 1e-3
 _LARGEST = 3  # of a catalog a shadow user has one in so many
@@ -36,12 +37,12 @@ class LikelihoodRatio(Attack):
     """Membership of each interaction, by how likely its row is with and without it.
 
     Shadow users of several ``sizes`` take items by popularity; for each size there are
-    ``shadows`` of them, from ``starts`` draws of the private start. They are trained
-    and defended by the public algorithm on the model that the server sent, so noise
-    that is known widens what is likely. A row is read through its place along the
-    client's principal axis, where it was before, and its length, under a normal
+    ``shadows`` of them or more, from ``starts`` draws of the private start. They are
+    trained and defended by the public algorithm on the model that the server sent, so
+    noise that is known widens what is likely. A row is read through its place along the
+    client's principal axis, where it was before, and its length, under a heavy-tailed
     density for interactions and one for each kind of other row. A client is compared
-    with shadows that sent as much, an axis is turned the way that is likelier, and the
+    with shadows that sent alike, an axis is turned the way that is likelier, and the
     chance that an item is taken at all, by its popularity, is part of the ratio.
     Clients are judged by their first upload, of the first ``rounds`` rounds.
     """
@@ -51,7 +52,7 @@ class LikelihoodRatio(Attack):
     starts: int = 4
     rounds: int = 1
 
-    sees = (ModelView, UploadsView)
+    sees = (ServerView, UploadsView)
     knows = Knowledge(popularity=True, features=True)
     tasks = ("ranking",)
     recovers = "membership of single interactions"
@@ -70,7 +71,7 @@ class LikelihoodRatio(Attack):
     def observe(self, memory: State, view: View) -> State:
         if view.round >= self.rounds:
             return memory
-        if isinstance(view, ModelView):
+        if isinstance(view, ServerView):
             return with_model(memory, view)
         assert isinstance(view, UploadsView)
         return self._noted(memory, view)
@@ -130,7 +131,8 @@ class LikelihoodRatio(Attack):
     def _of_size(
         self, prior: Prior, model: State, round: int, size: int, stream: Stream
     ) -> "Examples":
-        count = min(-(-self.shadows // self.starts), prior.clients)
+        enough = max(self.shadows, -(-_EXAMPLES // size))
+        count = min(-(-enough // self.starts), prior.clients)
         found = []
         for start in range(self.starts):
             draws = stream.of("start", start)
@@ -153,8 +155,8 @@ class _Read:
 class Examples:
     """What shadow users of one size show; chances are of (item, row) being sent."""
 
-    inside: Gaussian
-    outside: GaussianMixture
+    inside: Student
+    outside: Blend
     taken: Tensor  # (items,) log of the chance of an interaction
     other: Tensor  # (items,) log of the chance of another row
     mean: Tensor  # (e,) of what is told of a client
@@ -169,12 +171,12 @@ class Examples:
         others = ((~taken).sum() / len(client) + 1e-3) / (prior.items - size)
         chance = _chances(prior, size)
         return cls(
-            Gaussian.fit(value[taken]),
-            GaussianMixture.fit([value[~taken & trained], value[~taken & ~trained]]),
+            Student.fit(value[taken]),
+            Blend.fit([value[~taken & trained], value[~taken & ~trained]]),
             chance.log(),
             (-chance).log1p() + others.log(),
             client.mean(0),
-            client.var(0),
+            client.var(0, correction=0),
         )
 
     def densities(self, value: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,15 +22,16 @@ _CELLS = 2_000_000  # (client, item) cells of one chunk
 class Mixture:
     """Expectation maximization for two kinds of items.
 
-    ``wrong`` gives each level's expected share of wrong signs, ``missing`` how often an
-    interaction is expected not to come; either counts as much as ``belief``
-    observations. Without levels an item comes or does not. ``smoothing`` is added to
+    ``wrong`` gives each level's expected share of wrong signs, which counts as much as
+    ``belief`` observations, ``missing`` how often an interaction is expected not to
+    come, as much as ``faith``. Without levels an item comes or does not. ``smoothing`` is added to
     how often items came and did not; ``steps`` bounds the iterations.
     """
 
     wrong: Sequence[float] = ()
     missing: float = 1e-4
     belief: float = 100.0
+    faith: float = 100.0
     smoothing: float = 1e-2
     steps: int = 50
 
@@ -80,7 +81,7 @@ class Mixture:
     def _rates(self, seen: Tensor, total: Tensor, right: int) -> Tensor:
         """Chances of all ways for items of one kind, (ways, clients)."""
         came, absent = seen[:-1].sum(0), seen[-1]
-        ours = self.belief if right else 0.0  # interactions come every time
+        ours = self.faith if right else 0.0  # interactions come every time
         usually = came + self.smoothing + ours * (1 - self.missing)
         comes = usually / (came + absent + 2 * self.smoothing + ours)
         if not self.wrong:

@@ -10,7 +10,8 @@ from privfed.messages import Rows
 
 _WEIGHT = 5.0  # of one item, in what a client makes of the table
 _CHANCE = 6.0  # what a table that is not trained makes of it, at most
-_NEVER = 2e-3  # chance of an item that no draw explains
+_NEVER = 0.02  # chance of an item that no draw explains
+_LOST = -40.0  # log chance that rows were left out on purpose
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,28 +24,28 @@ class Sides:
 
 
 def turned(
-    rows: Rows, sign: Tensor, axis: Tensor, known: Sides, clients: int
+    rows: Rows, sign: Tensor, axis: Tensor, known: Sides, every: Tensor
 ) -> Tensor:
     """Clients whose interactions have a negative ``sign``, (clients,) bool.
 
     ``sign`` (rows,) is -1, 0 or 1: a row of 0 tells nothing. Three kinds of evidence
     add up, as log likelihoods. Interactions come as often as they are popular and
     negatives alike often. Of so many interactions there are ``negatives`` as many
-    draws, some of which meet; this counts only where all rows tell. And where some do
-    not, which favors rows that the model has wrong, what a client's ``axis`` makes of
-    the whole table tells instead: most clients like what is popular.
+    draws, some of which meet. Of clients that ``every`` (clients,) marks, who sent all
+    rows and whose loud ones alone are told, which are those that the model has wrong,
+    no count holds: what their ``axis`` makes of the whole table tells instead, since
+    most clients like what is popular.
     """
-    items = len(known.share)
+    items, clients = len(known.share), len(every)
     typical = (known.share * items).log()
     told = by_client(typical[rows.item] * sign, rows.sender, clients)
     up, down = (
         by_client((sign == side).double(), rows.sender, clients) for side in (1, -1)
     )
-    some = by_client((sign == 0).double(), rows.sender, clients) > 0
     fits = _fits(up, down, items, known.negatives)
     fits = fits - _fits(down, up, items, known.negatives)
     likes = torch.zeros_like(told) if known.table is None else _likes(axis, known)
-    return told + torch.where(some, likes, fits) < 0
+    return told + torch.where(every, likes, fits) < 0
 
 
 def _likes(axis: Tensor, known: Sides) -> Tensor:
@@ -70,4 +71,4 @@ def _fits(positives: Tensor, others: Tensor, items: int, negatives: int) -> Tens
     rate = (draws - room * -torch.expm1(-draws / room)).clamp_min(_NEVER)
     near = torch.xlogy(missing, rate) - rate - torch.lgamma(missing.clamp_min(0) + 1)
     impossible = missing.clamp_max(0) * -torch.log(torch.tensor(_NEVER))
-    return torch.where(missing < 0, impossible - rate, near)
+    return torch.where(missing < 0, impossible - rate, near.clamp_min(_LOST))

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from privfed.attacks.cleaned import Part, upstream, without
 from privfed.data.world import Shape
-from privfed.interfaces import AlongUser, Known, Method, Reads, ReadsItems, Regularized, State
+from privfed.interfaces import (
+    AlongUser,
+    Known,
+    Method,
+    Reads,
+    ReadsItems,
+    Regularized,
+    State,
+)
 from privfed.messages import Rows
 
 _MODEL = "model."

@@ -16,13 +16,13 @@ from privfed.adversary import Attack, Prior
 from privfed.attacks import records
 from privfed.attacks.descent import lbfgs
 from privfed.attacks.simulation import Distance, Mismatch, likely_own
-from privfed.checks import at_least
+from privfed.checks import at_least, not_negative
 from privfed.guesses import Items
 from privfed.interfaces import Method, Ranker, Replayable, State
 from privfed.views import ModelView, UploadsView, View
 
 _CELLS = 2**14  # samples of victims that are attacked at once
-_ENOUGH = 1e-12
+_ENOUGH = 1e-10  # of an upload's squared length
 _SURE = 30.0  # a logit beyond which nothing changes
 
 
@@ -34,18 +34,21 @@ class Raifle(Attack):
     are a client's private tensors, which start from ``tries`` draws of the public
     algorithm, and the label of each item sent, which starts at the public share of
     positives. It claims as many items as so many negatives for each would make it send.
+    Rounds before ``after`` are passed over.
     """
 
     victims: int = 16
-    tries: int = 1
+    tries: int = 2
     iterations: int = 50
     distance: Distance = "l2"
+    after: int = 0
 
     sees = (UploadsView, ModelView)
     tasks = ("ranking",)
     paper = "Pham et al. (RAIFLE), NDSS 2025"
 
     def __post_init__(self) -> None:
+        not_negative(self, "after")
         at_least(self, 1, "victims", "tries", "iterations")
 
     def misfit(self, method: Method) -> str:
@@ -57,13 +60,15 @@ class Raifle(Attack):
         return records.begin(prior)
 
     def observe(self, memory: State, view: View) -> State:
+        if view.round < self.after:
+            return memory
         if isinstance(view, ModelView):
             return records.received(memory, view)
         assert isinstance(view, UploadsView)
         return records.sent(memory, view, self.victims, 1)
 
     def guess(self, memory: State, prior: Prior) -> Items:
-        who = records.victims(memory)
+        who = records.victims(memory, torch.float32)
         score = torch.full((len(who.clients), prior.items), -_SURE - 1)
         chosen = torch.zeros(score.shape, dtype=torch.bool)
         for group, logit in self._claims(who, prior):
@@ -73,7 +78,7 @@ class Raifle(Attack):
             rank = sure.argsort(dim=1, descending=True, stable=True).argsort(1)
             count = likely_count(group.real.sum(1), prior.negatives, prior.items)
             best = rank < count[:, None]
-            score[row, group.item[victim, at]] = logit[victim, at].float()
+            score[row, group.item[victim, at]] = logit[victim, at]
             chosen[row, group.item[victim, at]] = best[victim, at]
         return Items(who.clients, score, chosen)
 
@@ -87,9 +92,7 @@ class Raifle(Attack):
         """The logit of each label, (victims, samples)."""
         tries = [likely_own(prior, who, k) for k in range(self.tries)]
         mismatch = Mismatch.of(prior, who, tries[0], torch.sigmoid, self.distance)
-        logit = torch.full(
-            who.item.shape, -log(max(1, prior.negatives)), dtype=torch.float64
-        )
+        logit = torch.full(who.item.shape, -log(max(1, prior.negatives)))
         start = torch.cat([mismatch.unknown.joined(own, logit) for own in tries])
         found = lbfgs(mismatch, start, self.iterations, enough=_ENOUGH)
         value = found.value.view(self.tries, -1)

@@ -134,18 +134,30 @@ def _noise(error: Tensor, sender: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]
     Noise alone has a first singular value of about sigma (sqrt(rows) + sqrt(width)).
     """
     clients, width = axis.shape
-    rows = by_sender(torch.ones_like(error[:, 0]), sender, clients).clamp_min(1)
-    whole = by_sender(error.square().sum(1), sender, clients)
-    on = by_sender((error * axis[sender]).sum(1).square(), sender, clients)
-    free = ((rows - 1) * max(1, width - 1)).clamp_min(1)
-    noise = ((whole - on).clamp_min(0) / free).sqrt()
+    along = (error * axis[sender]).sum(1, keepdim=True)
+    noise = deviation(error - along * axis[sender], sender, clients)
+    rows = by_sender(torch.ones_like(along[:, 0]), sender, clients)
     edge = noise * (rows.sqrt() + width**0.5)
-    return noise, on > 1.5 * edge.square()
+    loud = by_sender(along[:, 0].square(), sender, clients)
+    return noise, loud > 1.5 * edge.square()
+
+
+def deviation(rest: Tensor, sender: Tensor, clients: int) -> Tensor:
+    """Of each number in what is left of rows once their axis is out, (clients,)."""
+    rows = by_sender(torch.ones_like(rest[:, 0]), sender, clients)
+    free = ((rows - 1) * max(1, rest.shape[1] - 1)).clamp_min(1)
+    return (by_sender(rest.square().sum(1), sender, clients) / free).sqrt()
+
+
+def upright(rating: Tensor, sender: Tensor, clients: int) -> Tensor:
+    """Ratings with the sign that makes a client's mean positive."""
+    down = by_sender(rating.nan_to_num(), sender, clients) < 0
+    return torch.where(down[sender], -rating, rating)
 
 
 def unit(x: Tensor) -> Tensor:
     """The same directions with length 1; 0 stays 0."""
-    length: Tensor = vector_norm(x, dim=1, keepdim=True)
+    length: Tensor = vector_norm(x, dim=-1, keepdim=True)
     return x / length.clamp_min(_TINY)
 
 
@@ -178,23 +190,15 @@ def lines(told: Told, how: Pass) -> Lines:
     return Lines(told.along - back, second / kept(how))
 
 
-def length(before: Told, after: Told, how: Pass) -> tuple[Tensor, Tensor]:
-    """(s, turn) of a client's two consecutive uploads, (clients,).
+def length(off: Tensor, moved: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
+    """(s, turn) of vectors s (off + moved / s^2) that are known to lie along ``onto``.
 
-    The vector turns from axis w to v while it moves. Where rows read the old vector
-    the first upload moves it, s (f w + b / s^2) is along v, and off v
-    s^2 f w = -b; where they read the new one the second upload does, s (v - b / s^2) is
-    along w. s is NaN where the two disagree, and belongs to the upload that moves.
-    ``turn`` is the length of the part of one unit vector that is off the other.
+    All (clients, width): of what is at right angles to ``onto`` nothing is left, so
+    s^2 off = -moved there, in least squares. s is NaN where the two disagree. ``turn``
+    is the length of ``off`` there.
     """
-    if how.reads == "old":
-        off, moved = kept(how) * before.axis, -pull(before, how)
-        other = after.axis
-    else:
-        off, moved, other = after.axis, pull(after, how), before.axis
-    off = off - other * (off * other).sum(1, keepdim=True)
-    moved = moved - other * (moved * other).sum(1, keepdim=True)
+    off = off - onto * (off * onto).sum(1, keepdim=True)
+    moved = moved - onto * (moved * onto).sum(1, keepdim=True)
     turn = off.square().sum(1)
-    square = (off * moved).sum(1) / turn.clamp_min(_TINY)
-    s = torch.where(square > 0, square, torch.nan).sqrt()
-    return s, turn.sqrt()
+    square = -(off * moved).sum(1) / turn.clamp_min(_TINY)
+    return torch.where(square > 0, square, torch.nan).sqrt(), turn.sqrt()

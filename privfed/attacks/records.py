@@ -23,17 +23,16 @@ _MODEL = "model."
 
 def begin(prior: Prior) -> State:
     """Nothing seen yet; and the order in which clients are preferred."""
-    none = torch.zeros(0, dtype=torch.int64)
     clients = torch.arange(prior.clients)
     turn = prior.stream.of("victims").bits(clients, torch.zeros_like(clients))
     names = ("upload.client", "upload.round", "row.upload", "row.item")
-    return {"turn": turn, **dict.fromkeys(names, none)}
+    return {"turn": turn, **{name: clients[:0].clone() for name in names}}
 
 
 def received(memory: State, view: ModelView) -> State:
-    """Remember the model of a round, by reference."""
+    """Remember the model of a round."""
     rest = {name: v for name, v in memory.items() if not name.startswith(_MODEL)}
-    return rest | {_MODEL + name: value for name, value in view.model.items()}
+    return rest | {_MODEL + name: value.clone() for name, value in view.model.items()}
 
 
 def sent(memory: State, view: UploadsView, victims: int, each: int) -> State:
@@ -52,7 +51,7 @@ def sent(memory: State, view: UploadsView, victims: int, each: int) -> State:
     old = _only(memory, torch.isin(client, chosen))
     found = _found(memory, view.uploads, new, view.round)
     found["row.upload"] = found["row.upload"] + len(old["upload.client"])
-    both = {n: torch.cat([old[n], v]) if n in old else v for n, v in found.items()}
+    both = {n: torch.cat([old.get(n, v[:0]), v]) for n, v in found.items()}
     return {**old, **both}
 
 
@@ -94,14 +93,13 @@ def _found(
         moved = torch.zeros_like(held)
         moved[at] = table.value[mine].to(moved)
         found |= {f"row.held.{name}": held, f"row.moved.{name}": moved}
-    for name, value in memory.items():
-        if name.startswith(_MODEL) and name.endswith(START):
-            found[f"row.held.{name.removeprefix(_MODEL)}"] = value[key % items]
-    for name, value in uploads.dense.items():
-        if _MODEL + name in memory:
-            held = memory[_MODEL + name]
+    for name, held in _model(memory).items():
+        if name.endswith(START):
+            found[f"row.held.{name}"] = held[key % items]
+        elif name not in tables:
             found[f"upload.held.{name}"] = held.expand(len(clients), *held.shape)
-            found[f"upload.moved.{name}"] = value[new]
+        if name in uploads.dense:
+            found[f"upload.moved.{name}"] = uploads.dense[name][new]
     for name, scale in uploads.scale.items():
         found[f"upload.scale.{name}"] = memory["turn"].new_full(
             clients.shape, scale, dtype=torch.float64
@@ -109,9 +107,18 @@ def _found(
     return found
 
 
+def _model(memory: State) -> State:
+    """The model of this round."""
+    return {
+        name.removeprefix(_MODEL): value
+        for name, value in memory.items()
+        if name.startswith(_MODEL)
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """One upload of each of some victims, in double precision."""
+    """One upload of each of some victims."""
 
     here: Tensor  # (victims,) bool: whether there is such an upload
     round: Tensor  # (victims,) -1 where there is none
@@ -183,7 +190,7 @@ class Victims:
         )
 
 
-def victims(memory: State) -> Victims:
+def victims(memory: State, dtype: torch.dtype = torch.float64) -> Victims:
     """All that is remembered, laid out by victim."""
     client, at = memory["upload.client"], memory["row.upload"]
     clients, owner = torch.unique(client, return_inverse=True)
@@ -199,7 +206,9 @@ def victims(memory: State) -> Victims:
     order = _order(owner, memory["upload.round"])
     turns = int(order.max()) + 1 if len(order) else 0
     spots = (owner[at], column[place])
-    uploads = tuple(_sent(memory, order == k, owner, spots, real) for k in range(turns))
+    uploads = tuple(
+        _sent(memory, order == k, owner, spots, real, dtype) for k in range(turns)
+    )
     return Victims(clients, item, real, uploads)
 
 
@@ -219,19 +228,20 @@ def _sent(
     owner: Tensor,
     spots: tuple[Tensor, Tensor],
     real: Tensor,
+    dtype: torch.dtype,
 ) -> Sent:
     """The uploads marked, one of each victim at most."""
     rows = mine[memory["row.upload"]]
     at = spots[0][rows], spots[1][rows]
 
     def table(value: Tensor) -> Tensor:
-        out = value.new_zeros(*real.shape, value.shape[1], dtype=torch.float64)
-        out[at] = value[rows].double()
+        out = value.new_zeros(*real.shape, value.shape[1], dtype=dtype)
+        out[at] = value[rows].to(dtype)
         return out
 
     def dense(value: Tensor) -> Tensor:
-        out = value.new_zeros(len(real), *value.shape[1:], dtype=torch.float64)
-        out[owner[mine]] = value[mine].double()
+        out = value.new_zeros(len(real), *value.shape[1:], dtype=dtype)
+        out[owner[mine]] = value[mine].to(dtype)
         return out
 
     here = torch.zeros_like(real[:, 0])

@@ -62,7 +62,7 @@ def repeat(
     graph = any(value.requires_grad for value in start.values()) or label.requires_grad
 
     def slopes(values: State, of: Sequence[str]) -> State:
-        return _slopes(recipe, values, of, label, real, graph)
+        return _slopes(recipe, rows, values, of, label, real, graph)
 
     end = _train(recipe, start, slopes, _steps(recipe, real))
     used = (real != 0)[..., None]
@@ -119,6 +119,7 @@ def _times(value: Tensor, by: Tensor) -> Tensor:
 
 def _slopes(
     recipe: Recipe,
+    held: State,
     values: State,
     of: Sequence[str],
     label: Tensor,
@@ -133,7 +134,7 @@ def _slopes(
         own = {name: values[name] for name in recipe.own}
         loss = recipe.loss(recipe.predict(rows, shared, own), label, real)
         if recipe.penalty is not None:
-            loss = loss + recipe.penalty(rows, own, real.to(label))
+            loss = loss + recipe.penalty(rows, held, own, real.to(label))
         found = torch.autograd.grad(
             loss.sum(),
             [values[name] for name in of],

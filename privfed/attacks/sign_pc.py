@@ -2,33 +2,31 @@
 
 For an implicit recommender every uploaded item row is (sigmoid(s) - y) times one
 direction of the client, so the sign of a row's first principal component separates
-what the client interacted with from what it drew as negatives. What a row carries
+what the client interacted with from what it drew as negatives. A row that was sent and
+did not move is an interaction too: in single precision the sigmoid reaches 1 at a score
+of 17 but 0 only below -100. What a row carries
 beside that, weight decay and the like, follows from the model that the client received
 and is taken off first.
 """
 
 from dataclasses import dataclass
-from math import erfc, sqrt
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
-from privfed.attacks import amplitude
 from privfed.attacks.axis import by_client, off_axis, principal
-from privfed.attacks.evidence import add, add_strength, empty, seen, strength
-from privfed.attacks.mixture import Mixture
+from privfed.attacks.evidence import OUTCOMES, Reading, empty, take
 from privfed.attacks.orientation import Sides, turned
 from privfed.attacks.public import Facts
+from privfed.attacks.verdict import Verdict, likely
 from privfed.checks import at_least, positive
 from privfed.guesses import Items
 from privfed.interfaces import Method, State, WholeGradient
 from privfed.messages import Rows
 from privfed.views import ModelView, UploadsView, View
 
-_LEVELS = (1.0, 3.0)  # strengths that part faint rows from clear ones from loud ones
-_SOME = Mixture(wrong=(0.5, 0.02, 1e-4))  # how often a sign of each level errs
+_STILL = 2.0  # strength of a row that was sent and did not move
 _EXACT = 1e-4  # of a client's usual strength: noise is never thought to be less
 
 
@@ -75,31 +73,21 @@ class SignPC(Attack):
         return ReadySignPC(self.uploads, self.power, self.deviations, facts)
 
     def start(self, prior: Prior) -> State:
-        memory = dict(empty(prior.clients, prior.items, _SOME.outcomes))
-        memory["every row"] = torch.zeros(prior.clients, dtype=torch.bool)
+        memory = empty(prior.clients, prior.items, OUTCOMES)
         memory["negatives"] = torch.tensor(prior.negatives)
-        memory["share"] = likely(prior)
-        return memory
+        return memory | {"share": likely(prior)}
 
     def observe(self, memory: State, view: View) -> State:
         if isinstance(view, ModelView):
             return self.known().received(memory, view.model)
         assert isinstance(view, UploadsView)
-        best = _Reading.nothing(len(view.clients), memory["counts"].shape[2])
+        best = Reading.nothing(len(view.clients), memory["counts"].shape[2])
         for name, rows in view.uploads.rows.items():
             best = best.or_better(self._read(name, rows, len(view.clients), memory))
-        new = torch.ones_like(view.clients, dtype=torch.bool)
-        if self.uploads == "first":
-            new = memory["uploads"][view.clients] == 0
-        at = (best.came & new[:, None]).nonzero(as_tuple=True)
-        who = view.clients[at[0]]
-        add(memory, who, at[1], _outcome(best.strength[at]))
-        add_strength(memory, who, at[1], best.strength[at])
-        memory["uploads"][view.clients[new]] += 1
-        memory["every row"][view.clients[new]] |= best.every[new]
+        take(memory, view.clients, best, once=self.uploads == "first")
         return memory
 
-    def _read(self, name: str, rows: Rows, clients: int, memory: State) -> "_Reading":
+    def _read(self, name: str, rows: Rows, clients: int, memory: State) -> "Reading":
         items = memory["counts"].shape[2]
         rows = self.known().plain(name, rows, clients, memory, self.power)
         along, axis, explained = principal(rows, clients, self.power)
@@ -112,40 +100,21 @@ class SignPC(Attack):
         sign = torch.where(quiet, 0.0, along).sign()
         table = self.known().scored_along(memory, name)
         sides = Sides(memory["share"], int(memory["negatives"]), table)
-        turn = turned(rows, sign, axis, sides, clients)
+        turn = turned(rows, sign, axis, sides, every)
         along = torch.where(turn[rows.sender], -along, along)
+        still = (rows.value == 0).all(1) & (usual > 0)[rows.sender]
+        along = torch.where(still & ~every[rows.sender], _STILL, along)
         came = torch.zeros(clients, items, dtype=torch.bool)
         came[rows.sender, rows.item] = True
         told = torch.zeros(clients, items)
         told[rows.sender, rows.item] = along
-        return _Reading(came, told, every, explained)
+        return Reading(came, told, every, explained)
 
     def guess(self, memory: State, prior: Prior) -> Items:
-        clients = seen(memory)
-        counts, told = memory["counts"][:, clients], strength(memory, clients)
-        came, up = counts.sum(0), counts[1::2].sum(0)
-        every = memory["every row"][clients, None]
+        verdict = Verdict(self.deviations)
         if self.uploads == "first":
-            chosen = (up > 0) & (~every | (told > self.deviations))
-            lowest = told.amin(1, keepdim=True) - 1.0
-            return Items(clients, torch.where(came > 0, told, lowest), chosen)
-        odds = self._fitted(memory, clients, prior)
-        return Items(clients, odds, most_likely(odds))
-
-    def _fitted(self, memory: State, clients: Tensor, prior: Prior) -> Tensor:
-        """Log odds of all uploads, (clients, items)."""
-        counts, times = memory["counts"][:, clients], memory["uploads"][clients]
-        up, down = counts[1::2].sum(0), counts[0::2].sum(0)
-        share, every = memory["share"], memory["every row"][clients]
-        odds = _SOME.log_odds(counts, times, (up > down).double(), share)
-        if not every.any():
-            return odds
-        told = strength(memory, clients[every]) / times[every].double().sqrt()[:, None]
-        loud = told.abs() > self.deviations
-        chance = erfc(self.deviations / sqrt(2)) * prior.items  # loud by noise alone
-        many = loud.sum(1, keepdim=True) > chance + 5 * sqrt(chance) + 5
-        odds[every] = amplitude.log_odds(told, loud & many, share, usual(prior))
-        return odds
+            return verdict.by_sign(memory)
+        return verdict.by_all(memory, prior)
 
 
 @dataclass(frozen=True)
@@ -156,57 +125,3 @@ class ReadySignPC(SignPC):
 
     def known(self) -> Facts:
         return self.facts
-
-
-@dataclass(frozen=True, eq=False)
-class _Reading:
-    """What one table of a shard's uploads tells."""
-
-    came: Tensor  # (clients, items) bool
-    strength: Tensor  # (clients, items): positives above zero
-    every: Tensor  # (clients,) bool: whether every row was sent
-    explained: Tensor  # (clients,) share of the rows' energy along the axis
-
-    @classmethod
-    def nothing(cls, clients: int, items: int) -> "_Reading":
-        none = torch.zeros(clients, items)
-        every = torch.zeros(clients, dtype=torch.bool)
-        return cls(none.bool(), none, every, torch.full((clients,), -1.0))
-
-    def or_better(self, other: "_Reading") -> "_Reading":
-        """For each client the table that is nearer to rank one."""
-        take = other.explained > self.explained
-        return _Reading(
-            torch.where(take[:, None], other.came, self.came),
-            torch.where(take[:, None], other.strength, self.strength),
-            torch.where(take, other.every, self.every),
-            torch.maximum(other.explained, self.explained),
-        )
-
-
-def likely(prior: Prior) -> Tensor:
-    """Each item's share of all interactions, as far as is known, (items,) float64."""
-    if prior.popularity is None:
-        return torch.full((prior.items,), 1 / prior.items, dtype=torch.float64)
-    some = prior.popularity.double() + 0.5
-    return some / some.sum()
-
-
-def usual(prior: Prior) -> float:
-    """Interactions of a client, as far as is known."""
-    if prior.popularity is None:
-        return 1.0
-    return float(prior.popularity.double().sum()) / prior.clients
-
-
-def most_likely(odds: Tensor) -> Tensor:
-    """As many of the likeliest items as interactions are expected, (clients, items)."""
-    many = odds.sigmoid().sum(1).round().long()[:, None]
-    rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return rank < many
-
-
-def _outcome(strength: Tensor) -> Tensor:
-    """The number of an outcome: odd where positive, larger where louder."""
-    level = sum((strength.abs() > bound).long() for bound in _LEVELS)
-    return 2 * level + (strength > 0).long()

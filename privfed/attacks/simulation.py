@@ -16,6 +16,7 @@ from torch import Tensor
 from privfed.adversary import Prior
 from privfed.attacks.records import Sent, Victims
 from privfed.attacks.replay import Moments, Replayed, repeat
+from privfed.attacks.vector_readers import inverted
 from privfed.data.world import Shape
 from privfed.interfaces import (
     START,
@@ -103,23 +104,21 @@ def likely_own(prior: Prior, who: Victims, number: int) -> State:
     own: dict[str, Tensor] = {}
     for name in _own_names(prior.method, prior.shape):
         start = who.uploads[0].rows.get(name + START)
-        own[name] = drawn[name][who.clients].double() if start is None else start
+        own[name] = drawn[name][who.clients] if start is None else start
     if number == 0 and isinstance(prior.method, ReadsUser):
         own |= _read(prior.method, who.uploads[0])
     return own
 
 
 def _read(method: ReadsUser, sent: Sent) -> State:
-    """The user vector, off the change of the layer that reads it.
-
-    All samples share the vector u, so that of W and b it is dW = db u' in its columns.
-    """
+    """The user vector, off the change of the layer that reads it."""
     layer = method.user_layer()
-    change = sent.shared_moved[layer.weight]  # (victims, out, in)
-    bias = sent.shared_moved[layer.bias]
-    columns = change[:, :, layer.first : layer.first + layer.width]
-    vector = (bias[:, :, None] * columns).sum(1)
-    return {layer.vector: vector / (bias.square().sum(1, keepdim=True) + _TINY)}
+    if layer.weight not in sent.shared_moved or layer.bias not in sent.shared_moved:
+        return {}
+    columns = slice(layer.first, layer.first + layer.width)
+    change = sent.shared_moved[layer.weight][:, :, columns]
+    vector, _ = inverted(change, sent.shared_moved[layer.bias])
+    return {layer.vector: vector}
 
 
 def _own_names(method: Method, shape: Shape) -> list[str]:
@@ -178,9 +177,9 @@ def far(made: Replayed, sent: Sent, distance: Distance) -> Tensor:
     ``l2``: squared error over the tensor's squared length; ``cosine``: 1 - cosine;
     ``rows``: mean length of the rows' errors, over the rows' mean length.
     """
-    pairs = [(made.rows[n], sent.rows_moved[n]) for n in made.rows]
+    pairs = [(made.rows[n], sent.rows_moved[n]) for n in sent.rows_moved]
     if distance != "rows":
-        pairs += [(made.shared[n], sent.shared_moved[n]) for n in made.shared]
+        pairs += [(made.shared[n], sent.shared_moved[n]) for n in sent.shared_moved]
     found = [_FAR[distance](one, other) for one, other in pairs]
     return torch.stack(found).mean(0)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.cohorts import came, cohorts, nobody
-from privfed.attacks.unmix import Lines, unmix
+from privfed.attacks.unmix import Unmixed, unmix
 from privfed.checks import at_least, positive
 from privfed.guesses import Items
 from privfed.interfaces import Regularized, State
@@ -130,7 +130,7 @@ class SumItems(Attack):
         came_often = member.sum(0)[:, None].clamp_min(1)
         missing = member.T @ memory["absent"].double() / came_often
         score = share + member.T @ gain - missing
-        alone = (member * size).amax(0) == 1  # always the only one of its cohort
+        alone = (member * (size > 1)).sum(0) == 0  # always the only one of its cohort
         chosen = torch.where(alone[:, None], score > 0.5, _best(score, share))
         return Items(clients, score.float(), chosen)
 
@@ -141,7 +141,7 @@ def _best(score: Tensor, share: Tensor) -> Tensor:
     return torch.zeros_like(score, dtype=torch.bool).scatter(1, best, True)
 
 
-def _positive(lines: Lines, likely: Tensor) -> Tensor:
+def _positive(lines: Unmixed, likely: Tensor) -> Tensor:
     """How likely each part is of an interaction, (parts,).
 
     One side of a line holds interactions, the other negatives; ``likely`` of each row

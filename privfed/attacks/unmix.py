@@ -16,7 +16,7 @@ _APART = 5.0  # lines nearer than so many times their bend cannot be told apart
 
 
 @dataclass(frozen=True, eq=False)
-class Lines:
+class Unmixed:
     """The lines found in one sum, and the parts of rows along them."""
 
     axis: Tensor  # (lines, width) unit vectors
@@ -27,7 +27,7 @@ class Lines:
 
 def unmix(
     value: Tensor, senders: Tensor, most: int, least: int = 3, bend: float = 0.02
-) -> Lines:
+) -> Unmixed:
     """Find up to ``most`` lines in ``value`` (rows, width); a line has ``least`` rows.
 
     ``senders`` (rows,) counts the clients in each row. A row belongs to a line, and
@@ -43,14 +43,14 @@ def unmix(
     for among in (_pairs, _few):
         parts.append(among(value, senders, axis, bend))
     found = [torch.cat(one) for one in zip(*parts, strict=True)]
-    return Lines(axis, *found)
+    return Unmixed(axis, *found)
 
 
-def _whole(value: Tensor) -> Lines:
+def _whole(value: Tensor) -> Unmixed:
     """All rows along their first axis."""
     row = value.abs().sum(1).nonzero()[:, 0]
     axis = torch.linalg.svd(value[row], full_matrices=False)[2][:1]
-    return Lines(axis, torch.zeros_like(row), row, (value[row] @ axis.T).flatten())
+    return Unmixed(axis, torch.zeros_like(row), row, (value[row] @ axis.T).flatten())
 
 
 def _lines(value: Tensor, most: int, least: int, bend: float) -> tuple[Tensor, Tensor]:
@@ -59,7 +59,7 @@ def _lines(value: Tensor, most: int, least: int, bend: float) -> tuple[Tensor, T
     line = torch.full_like(value[:, 0], -1, dtype=torch.int64)
     free = value.abs().sum(1) > 0
     close = (unit @ unit.T).square() >= 1 - bend**2
-    axes = []
+    axes: list[Tensor] = []
     while len(axes) < most:
         count = (close & free & free[:, None]).sum(1)
         if not len(count) or int(count.max()) < least:

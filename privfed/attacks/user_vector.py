@@ -5,10 +5,19 @@ from dataclasses import dataclass
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.public import Facts
 from privfed.attacks.sign_pc import likely
-from privfed.attacks.vector_readers import OfLayer, OfRows, OfTable, Reader
+from privfed.attacks.vector_readers import OfLayer, OfRatings, OfRows, OfTable, Reader
 from privfed.guesses import Vectors
-from privfed.interfaces import AlongUser, Method, ReadsUser, SendsUser, State
+from privfed.interfaces import (
+    AlongUser,
+    InnerProduct,
+    Method,
+    ReadsUser,
+    SendsUser,
+    State,
+)
 from privfed.views import ServerView, UploadsView, View
+
+_ADAM = "Adam's steps on the device keep no direction of a row"
 
 
 @dataclass(frozen=True)
@@ -17,9 +26,9 @@ class UserVector(Attack):
 
     Of a method whose shared first layer reads the vector: from that layer's change,
     exactly where a device takes one step of SGD, nearly so where it takes several. Of
-    a linear score head and of BPR: the direction in which the item rows point, of
-    length one, for theirs is not told; the sign follows from positives being fewer or,
-    with one negative for each, more popular. Of a method whose clients send their own
+    a linear score head, BPR or factors of ratings: the direction in which the item
+    rows point, of length one; the sign follows from positives being fewer or more
+    popular, or from ratings being positive. Of a method whose clients send their own
     row of a table: that row, which the server has anyway. All uploads of a client
     count, each as much as it tells and ``earlier`` times as much for every later one;
     vectors of the first kind are carried forward by the steps that uploads reveal. A
@@ -47,6 +56,8 @@ class UserVector(Attack):
     def misfit(self, method: Method) -> str:
         if isinstance(method, ReadsUser | AlongUser | SendsUser):
             return ""
+        if isinstance(method, InnerProduct):
+            return _ADAM if method.pass_(0).optimizer == "adam" else ""
         return "no part of this method's uploads is a number times the user's vector"
 
     def reader(self, prior: Prior) -> Reader:
@@ -64,6 +75,8 @@ class UserVector(Attack):
                 self.power,
                 self.deviations,
             )
+        if isinstance(method, InnerProduct):
+            return OfRatings(method, clients, self.earlier, self.deviations)
         assert isinstance(method, SendsUser)
         return OfTable(method.user_row(), clients)
 

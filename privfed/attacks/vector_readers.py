@@ -14,12 +14,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from privfed.attacks import rank_one
 from privfed.attacks.axis import by_client, off_axis, principal
 from privfed.attacks.orientation import Sides, turned
 from privfed.attacks.public import Facts
-from privfed.interfaces import SERVER, State, UserLayer, UserRow
+from privfed.interfaces import SERVER, InnerProduct, State, UserLayer, UserRow
 from privfed.messages import Rows
 from privfed.views import ServerView, UploadsView
+
+_ROUNDING = 1e-13  # of a number's square: float32 rounds no finer
 
 
 class Reader(Protocol):
@@ -47,7 +50,10 @@ class OfLayer:
     """The change of a layer that reads the vector.
 
     By least squares over uploads: ``pull`` / ``weight`` is the vector before the first
-    of them, ``moved`` how far it went since.
+    of them, ``moved`` how far it went since. ``left`` / ``free`` is the variance of
+    what the vector does not explain. Where that is noise, first vectors that are alike
+    are taken for one: many start from one vector, and what a client learned is in how
+    far it moved.
     """
 
     layer: UserLayer
@@ -66,22 +72,35 @@ class OfLayer:
         change = self._columns(dense[self.layer.weight])
         bias = dense[self.layer.bias].double()
         found, energy = inverted(change, bias)
+        left = (change.square().sum((1, 2)) - found.square().sum(1) * energy[:, 0])[
+            :, None
+        ].clamp_min(0)
         columns = memory["columns"].expand(len(bias), -1, -1)
         step = torch.bmm(bias[:, None], columns)[:, 0] * self.layer.rate
         at, size = view.clients, (self.clients, found.shape[1])
-        pull, weight, moved = (
-            _kept(memory, name, size) for name in ("pull", "weight", "moved")
-        )
-        pull[at] = pull[at] * self.earlier + (found - moved[at]) * energy
-        weight[at] = weight[at] * self.earlier + energy
+        moved = _kept(memory, "moved", size)
+        new = {
+            "pull": (found - moved[at]) * energy,
+            "weight": energy,
+            "left": left,
+            "free": torch.full_like(energy, (change.shape[1] - 1) * change.shape[2]),
+        }
+        kept = {
+            name: _kept(memory, name, (size[0], v.shape[1])) for name, v in new.items()
+        }
+        for name, value in new.items():
+            kept[name][at] = kept[name][at] * self.earlier + value
         moved[at] += step
-        return {**memory, "pull": pull, "weight": weight, "moved": moved}
+        return {**memory, **kept, "moved": moved}
 
     def vectors(self, memory: State) -> tuple[Tensor, Tensor]:
         if "pull" not in memory:
             return _nothing()
         told = (memory["weight"][:, 0] > 0).nonzero()[:, 0]
-        first = memory["pull"][told] / memory["weight"][told]
+        pull, weight, left, free = (
+            memory[name][told] for name in ("pull", "weight", "left", "free")
+        )
+        first = drawn_together(pull / weight, left / free.clamp_min(1) / weight)
         return told, first + memory["moved"][told]
 
     def _columns(self, weight: Tensor) -> Tensor:
@@ -100,6 +119,26 @@ def inverted(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     energy = bias.square().sum(1, keepdim=True)
     along = torch.bmm(bias[:, None], weight)[:, 0]
     return torch.where(energy > 0, along / energy, 0.0), energy
+
+
+def drawn_together(estimate: Tensor, variance: Tensor) -> Tensor:
+    """Estimates (clients, width) drawn to their mean, as far as noise set them apart.
+
+    ``variance`` (clients, 1) is that of the noise on a number of each. How far the
+    true values lie apart is told by the method of moments: DerSimonian and Laird,
+    Controlled Clinical Trials 1986.
+    """
+    clients, width = estimate.shape
+    if clients < 2:
+        return estimate
+    least = _ROUNDING * estimate.square().mean() + 1e-300
+    variance = variance.clamp_min(least)
+    trust = least / variance  # up to a factor, so that no sum overflows
+    total = trust.sum()
+    mean = (trust * estimate).sum(0) / total
+    apart = (trust * (estimate - mean).square()).sum() / width - least * (clients - 1)
+    between = (apart / (total - trust.square().sum() / total)).clamp_min(0)
+    return mean + (estimate - mean) * (between / (between + variance))
 
 
 @dataclass(frozen=True)
@@ -144,19 +183,67 @@ class OfRows:
         along, axis, explained = principal(rows, clients, self.power)
         sent = by_client(torch.ones_like(along), sender, clients)
         noise = off_axis(rows, explained, clients) * self.deviations
-        quiet = (sent == len(sides.share))[sender] & (along.abs() <= noise[sender])
+        every = sent == len(sides.share)
+        quiet = every[sender] & (along.abs() <= noise[sender])
         sign = torch.where(quiet, 0.0, along).sign()
-        turn = turned(rows, sign, axis, sides, clients)
+        turn = turned(rows, sign, axis, sides, every)
         length = by_client(along.square(), sender, clients).sqrt()
         length = torch.where(turn, -length, length)
         return axis * length[:, None], explained[:, None]
 
     def vectors(self, memory: State) -> tuple[Tensor, Tensor]:
-        if "pull" not in memory:
-            return _nothing()
-        length = torch.linalg.vector_norm(memory["pull"], dim=1, keepdim=True)
-        told = (length[:, 0] > 0).nonzero()[:, 0]
-        return told, memory["pull"][told] / length[told]
+        return _directions(memory)
+
+
+@dataclass(frozen=True)
+class OfRatings:
+    """The direction of rows that are errors of ratings times the vector."""
+
+    method: InnerProduct
+    clients: int
+    earlier: float
+    deviations: float
+
+    @property
+    def name(self) -> str:
+        return self.method.pass_(0).vector
+
+    def held(self, memory: State, view: ServerView) -> State:
+        return {**memory, "table": view.model[self.method.pass_(view.round).table]}
+
+    def sent(self, memory: State, view: UploadsView) -> State:
+        how, up = self.method.pass_(view.round), view.uploads
+        clients, scale = len(view.clients), up.scale[how.table]
+        read = rank_one.read(
+            up.rows[how.table],
+            clients,
+            memory["table"],
+            how,
+            scale,
+            self.deviations,
+        )
+        length = read.sum(read.along.square()).sqrt()
+        sign = torch.where(self._negative(read), -length, length)
+        pull = _kept(memory, "pull", (self.clients, read.axis.shape[1]))
+        best = read.axis * sign[:, None]
+        pull[view.clients] = pull[view.clients] * self.earlier + best
+        return {**memory, "pull": pull}
+
+    def _negative(self, read: rank_one.Told) -> Tensor:
+        """Clients whose axis points away from their vector, (clients,).
+
+        A rating is its row's error / s plus score * s, of the vector's length s, and
+        ratings are positive. Whichever of the two has a mean tells.
+        """
+        score = (read.axis[read.sender] * read.item_row).sum(1)
+        told = [
+            read.sum(part) / read.sum(part.square()).sqrt().clamp_min(1e-30)
+            for part in (read.along, score)
+        ]
+        return told[0] + told[1] < 0
+
+    def vectors(self, memory: State) -> tuple[Tensor, Tensor]:
+        return _directions(memory)
 
 
 @dataclass(frozen=True)
@@ -191,6 +278,15 @@ class OfTable:
             return _nothing()
         seen = memory["seen"][:, 0].nonzero()[:, 0]
         return seen, memory["table"][seen]
+
+
+def _directions(memory: State) -> tuple[Tensor, Tensor]:
+    """Clients that were pulled anywhere, and where to, of length one."""
+    if "pull" not in memory:
+        return _nothing()
+    length = torch.linalg.vector_norm(memory["pull"], dim=1, keepdim=True)
+    told = (length[:, 0] > 0).nonzero()[:, 0]
+    return told, memory["pull"][told] / length[told]
 
 
 def _kept(memory: State, name: str, size: tuple[int, int]) -> Tensor:

@@ -20,9 +20,9 @@ class Recipe:
     ``steps`` steps reads all samples; ``phases``, learning rates by tensor, take turns
     in it. A device that cuts its samples into batches of ``batch`` takes as many more
     steps, here on all samples each: the same to first order. ``decay`` adds so much
-    of a tensor to its gradient. ``penalty(rows, own, real)``, (clients,), is added to
-    the loss. A private item table is given as the samples' rows: its size begins with
-    ``EACH``.
+    of a tensor to its gradient. ``penalty(rows, held, own, real)``, (clients,), is
+    added to the loss; ``held`` are the rows as they were received. A private item
+    table is given as the samples' rows: its size begins with ``EACH``.
     """
 
     tables: Sequence[str]  # item tables of the model: trained and sent
@@ -34,5 +34,5 @@ class Recipe:
     steps: int
     decay: Mapping[str, float] = field(default_factory=dict)
     optimizer: Literal["sgd", "adam"] = "sgd"
-    penalty: Callable[[Values, Values, Tensor], Tensor] | None = None
+    penalty: Callable[[Values, Values, Values, Tensor], Tensor] | None = None
     batch: int | None = None

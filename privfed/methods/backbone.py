@@ -83,7 +83,7 @@ class Backbone(LocalSGD, Replayable):
         """
         parts = self.parts(shape)
 
-        def penalty(rows: Values, own: Values, real: Tensor) -> Tensor:
+        def penalty(rows: Values, _: Values, own: Values, real: Tensor) -> Tensor:
             tables = {
                 p.name: {**rows, **own}[p.name] for p in parts if p.kind == "rows"
             }

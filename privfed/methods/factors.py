@@ -55,7 +55,7 @@ class Padded:
 
     def shared(self, value: Tensor) -> Tensor:
         """Each sample's (clients, size, width) plus those of the same item's others."""
-        group, first, count = self._same
+        group, _, count = self._same
         if count == self.real.numel():
             return value
         flat = value.flatten(0, 1)

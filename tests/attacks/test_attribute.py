@@ -63,16 +63,16 @@ def measured(
     }
 
 
-@pytest.mark.parametrize("source", ["items", "vector"])
-def test_taste_gives_gender_away(source: str) -> None:
+@pytest.mark.parametrize(("source", "least"), [("items", 0.95), ("vector", 0.75)])
+def test_taste_gives_gender_away(source: str, least: float) -> None:
     attack = Attribute(source=source)  # type: ignore[arg-type]
-    method = PFedRec(width=8, item_rate=0.1)
+    method = PFedRec(width=8, item_rate=10.0)
 
-    found = measured(taste(), method, attack, rounds=3)
+    found = measured(taste(), method, attack, rounds=8)
 
-    assert found["gender_accuracy"][0] > 0.9
-    assert found["gender_auc"][0] > 0.95
-    assert found["accuracy_advantage"][1] > 0.2
+    assert found["gender_accuracy"][0] > least
+    assert found["gender_auc"][0] > least + 0.04
+    assert found["accuracy_advantage"][1] > least - 0.65
 
 
 @pytest.mark.parametrize("source", ["items", "vector"])
@@ -82,9 +82,8 @@ def test_noise_that_hides_the_uploads_hides_the_attribute(source: str) -> None:
 
     found = measured(taste(), PFedRec(width=8, item_rate=0.1), attack, noise)
 
-    low, high = found["accuracy_advantage"][1:]
-    assert low <= 0.05
-    assert high < 0.3
+    assert found["accuracy_advantage"][1] <= 0.05
+    assert 0.25 < found["gender_auc"][0] < 0.75
 
 
 def test_only_users_of_other_folds_teach() -> None:
@@ -181,8 +180,8 @@ def test_rows_that_tell_nothing_are_finite() -> None:
 def test_what_is_read_has_length_one() -> None:
     clients = torch.arange(2)
     chosen = torch.tensor([[True, True, False], [False, False, False]])
-    items = told(Items(clients, chosen.float(), chosen))
-    vectors = told(Vectors(clients, "v", torch.tensor([[3.0, 4.0], [0.0, 0.0]])))
+    items = told(Items(clients, chosen.float(), chosen), 3)
+    vectors = told(Vectors(clients, "v", torch.tensor([[3.0, 4.0], [0.0, 0.0]])), 3)
 
     assert items.norm(dim=1).tolist() == pytest.approx([1, 0])
     assert vectors[0].tolist() == pytest.approx([0.6, 0.8])

@@ -60,9 +60,9 @@ def f1(found: Items) -> float:
 
 @pytest.mark.parametrize("of", [FedNCF, FCF, FedRAP])
 def test_it_finds_the_interactions_among_the_negatives(of: type[Backbone]) -> None:
-    method = of(width=8, learning_rate=0.5, epochs=3, item_std=0.3)
+    method = of(width=16, learning_rate=0.05, epochs=2, item_std=0.3)
 
-    assert f1(claimed(Raifle(tries=4), method)) > 0.9
+    assert f1(claimed(Raifle(tries=2), method)) > 0.9  # chance is 0.2
 
 
 def test_under_noise_that_drowns_uploads_it_does_no_better_than_chance() -> None:

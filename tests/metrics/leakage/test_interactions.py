@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from privfed.adversary import NotApplicable, Prior
+from privfed.data.world import World
 from privfed.guesses import Interactions
 from privfed.methods.fcf import FCF
 from privfed.metrics.leakage import judge
@@ -22,8 +23,8 @@ WORLD = uneven()
 EVERY = torch.ones(8, dtype=torch.bool)
 
 
-def judged(guess: Interactions, of: object = WORLD) -> Judged:
-    truth = Truth(of, {}, EVERY)  # type: ignore[arg-type]
+def judged(guess: Interactions, of: World = WORLD) -> Judged:
+    truth = Truth(of, {}, {}, EVERY)
     prior = Prior(truth.world.shape, Seeds(0)("attack"), FCF())
     found = judge(guess, truth, prior)
     assert isinstance(found, Judged)
@@ -132,7 +133,7 @@ def test_candidates_of_one_kind_are_said_so() -> None:
     guess = Interactions(
         torch.tensor([0]), torch.tensor([0]), WORLD.train.item[:1], torch.ones(1)
     )
-    truth = Truth(WORLD, {}, EVERY)
+    truth = Truth(WORLD, {}, {}, EVERY)
     found = judge(guess, truth, Prior(WORLD.shape, Seeds(0)("attack"), FCF()))
 
     assert isinstance(found, NotApplicable)
