@@ -9,8 +9,7 @@ from imia_clients import Model, Samples
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks import first_uploads
-from privfed.attacks.first_uploads import Sent
+from privfed.attacks import records
 from privfed.attacks.imia import Rule
 from privfed.attacks.sign_pc import SignPC
 from privfed.data.world import World
@@ -18,7 +17,7 @@ from privfed.guesses import Items
 from privfed.messages import Uploads
 from privfed.methods.fedncf import FedNCF
 from privfed.seeds import Seeds
-from privfed.views import ModelView, ServerView, UploadsView, View
+from privfed.views import ModelView, UploadsView, View
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,18 @@ class Bench:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The items that each client sent, padded, and how their rows moved."""
+
+    item: Tensor  # (clients, candidates)
+    real: Tensor  # (clients, candidates) bool
+    value: Tensor  # (clients, candidates, width)
+
+
 def _views(model: Model, sent: Uploads, world: World) -> Iterator[View]:
     known = {imia_clients.TABLE: model.items}
     yield ModelView(round=0, model=known)
-    yield ServerView(round=0, model=known)
     rows = sent.rows[imia_clients.TABLE]
     yield UploadsView(
         round=0,
@@ -67,13 +74,16 @@ def sign_pc(bench: Bench, model: Model, sent: Uploads) -> Items:
     return guess
 
 
-def _candidates(bench: Bench, model: Model, sent: Uploads) -> Sent:
-    memory = first_uploads.empty(bench.prior, bench.world.shape.clients)
+def _candidates(bench: Bench, model: Model, sent: Uploads) -> Candidates:
+    memory = records.begin(bench.prior)
     for view in _views(model, sent, bench.world):
-        if isinstance(view, ServerView | UploadsView):
-            memory = first_uploads.noted(memory, view)
-    shape = bench.world.shape
-    return first_uploads.sent(memory, bench.clients, [imia_clients.TABLE], shape.items)
+        if isinstance(view, ModelView):
+            memory = records.received(memory, view)
+        elif isinstance(view, UploadsView):
+            memory = records.sent(memory, view, len(bench.clients), 1)
+    who = records.victims(memory, torch.float32)
+    [upload] = who.uploads
+    return Candidates(who.item, who.real, upload.rows_moved[imia_clients.TABLE])
 
 
 def imia(
@@ -103,7 +113,9 @@ def imia(
             rows[k, mine] = done.change
         return rows
 
-    return _as_items(bench, seen, rule.believed(train, seen, bench.clients))
+    return _as_items(
+        bench, seen, rule.believed(train, seen.value, seen.real, bench.clients)
+    )
 
 
 def oracle(bench: Bench, model: Model, sent: Uploads, rule: Rule) -> Items:
@@ -117,10 +129,12 @@ def oracle(bench: Bench, model: Model, sent: Uploads, rule: Rule) -> Items:
         gap = (label != real) + torch.rand(real.shape, generator=rng) / 2
         return seen.value + gap[..., None]
 
-    return _as_items(bench, seen, rule.believed(train, seen, bench.clients))
+    return _as_items(
+        bench, seen, rule.believed(train, seen.value, seen.real, bench.clients)
+    )
 
 
-def _as_items(bench: Bench, seen: Sent, yes: Tensor) -> Items:
+def _as_items(bench: Bench, seen: Candidates, yes: Tensor) -> Items:
     chosen = torch.zeros(len(bench.clients), bench.world.shape.items, dtype=torch.bool)
     owner = torch.arange(len(chosen))[:, None].expand_as(seen.item)
     chosen[owner[seen.real], seen.item[seen.real]] = yes[seen.real]

@@ -39,6 +39,14 @@ SOURCE = "an earlier measurement"
 EARLIER = {5: (0.003, 0.15), 10: (0.010, 0.18)}  # median and mean error by local steps
 STRONGEST = "l2, L-BFGS, 2 uploads"
 STEP = 3e-4  # of all local steps of a round together
+METHOD = FedMF(
+    width=64,
+    learning_rate=STEP,
+    steps="all",
+    reads="old",
+    start=0.2,
+    start_spread=0.1,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,8 @@ def main(
     as_json: bool,
 ) -> None:
     """Attack, print one table, and judge the claims."""
-    world = load(DataSettings(data or _at_hand()), "rating").world
+    known = load(DataSettings(data or at_hand()), "rating").world
+    world = replace(known, shape=replace(known.shape, step=0.0))  # errors unrounded
     strongest = Inversion(victims, tries=1, iterations=iterations, after=rounds)
     rows = []
     for count in steps:
@@ -84,14 +93,14 @@ def main(
         click.echo(json.dumps([*(asdict(row) for row in rows), *told], indent=2))
     else:
         console = Console()
-        console.print(_table(rows), highlight=False)
+        console.print(shown(rows), highlight=False)
         if claims:
             console.print(table(claims), highlight=False)
     if not all(one.holds for one in claims):
         raise SystemExit(1)
 
 
-def _at_hand() -> str:
+def at_hand() -> str:
     """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
     try:
         locate("ml-100k")
@@ -101,7 +110,7 @@ def _at_hand() -> str:
     return "ml-100k"
 
 
-def _attacks(strongest: Inversion) -> Mapping[str, Inversion]:
+def searches(strongest: Inversion) -> Mapping[str, Inversion]:
     longer = replace(strongest, iterations=2 * strongest.iterations)
     return {
         STRONGEST: strongest,
@@ -116,16 +125,8 @@ def _attacks(strongest: Inversion) -> Mapping[str, Inversion]:
 def _measured(
     world: World, steps: int, strongest: Inversion, machine: Machine
 ) -> Iterator[Row]:
-    method = FedMF(
-        width=64,
-        learning_rate=STEP / steps,
-        steps="all",
-        reads="old",
-        start=0.2,
-        start_spread=0.1,
-        local_steps=steps,
-    )
-    attacks = _attacks(strongest)
+    method = replace(METHOD, learning_rate=STEP / steps, local_steps=steps)
+    attacks = searches(strongest)
     rounds = strongest.after + 2
     setup = Setup(
         world,
@@ -137,10 +138,10 @@ def _measured(
     )
     outcome = run(setup, machine)
     for name in attacks:
-        yield _row(outcome, world, steps, name)
+        yield row_of(outcome, world, steps, name)
 
 
-def _row(outcome: Outcome, world: World, steps: int, name: str) -> Row:
+def row_of(outcome: Outcome, world: World, steps: int, name: str) -> Row:
     found = outcome.guesses[name]
     assert isinstance(found, Ratings)
     error = _errors(found, world)
@@ -175,14 +176,14 @@ def _claims(rows: list[Row]) -> Iterator[Claim]:
             yield Claim(f"{told}, mean", mean, row.mean, 0.0, SOURCE, "at most")
 
 
-def _table(rows: list[Row]) -> Table:
-    shown = Table(box=None, pad_edge=False)
+def shown(rows: list[Row]) -> Table:
+    cells = Table(box=None, pad_edge=False)
     for name in ("local steps", "attack"):
-        shown.add_column(name)
+        cells.add_column(name)
     for name in ("clients", "median", "mean", "within .5", "s a client"):
-        shown.add_column(name, justify="right", no_wrap=True)
+        cells.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        shown.add_row(
+        cells.add_row(
             str(row.steps),
             row.attack,
             str(row.clients),
@@ -190,7 +191,7 @@ def _table(rows: list[Row]) -> Table:
             f"{row.near:.3f}",
             f"{row.seconds:.2f}",
         )
-    return shown
+    return cells
 
 
 if __name__ == "__main__":

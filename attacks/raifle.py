@@ -26,6 +26,7 @@ from math import inf, log, sqrt
 
 import click
 import torch
+from inversion import at_hand
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -36,11 +37,10 @@ from privfed.attacks.replay import replay
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.data.cohort import cohort_of
-from privfed.data.load import DEMO, DataSettings, load, locate
+from privfed.data.load import DataSettings, load
 from privfed.data.world import Shape, World
 from privfed.devices.batches import collect
 from privfed.devices.recipe import Recipe, Values
-from privfed.errors import DataMissing
 from privfed.guesses import Items
 from privfed.messages import Rows, Uploads
 from privfed.methods.fedncf import FedNCF
@@ -96,7 +96,7 @@ class Row:
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def main(data: str | None, users: int, iterations: int, as_json: bool) -> None:
     """Attack under every defense and print one table."""
-    world = load(DataSettings(data or _at_hand()), "ranking").world
+    world = load(DataSettings(data or at_hand()), "ranking").world
     grid = [(epsilon, 0.0) for epsilon in EPSILONS] + [(inf, 1.0)]
     rows = []
     for epsilon, mu in grid:
@@ -106,16 +106,6 @@ def main(data: str | None, users: int, iterations: int, as_json: bool) -> None:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     Console().print(_table(rows), highlight=False)
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _measured(

@@ -1,9 +1,9 @@
 """What does the sum of a cohort still tell, by the size of the cohort?
 
-Secure aggregation and encryption show the server sums. ``sum_items`` and ``sum_ratings``
-see these sums, how many clients are in each row, who took part, and the model. First
-every client takes part once, in cohorts of one size; then cohorts are drawn anew each
-round, as they are in practice, and go through secure aggregation.
+Secure aggregation and encryption show the server sums. ``sum_items`` and
+``sum_ratings`` see these sums, how many clients are in each row, who took part, and the
+model. First every client takes part once, in cohorts of one size; then cohorts are
+drawn anew each round, as they are in practice, and go through secure aggregation.
 
     python attacks/sums.py
 
@@ -32,7 +32,7 @@ SIZES = (1, 2, 5, 10, 50, 100, 0)  # 0: everybody
 EARLIER = {2: 0.87, 5: 0.59, 10: 0.49}  # share of ratings within half a star
 EARLIER_GAIN = {2: 0.124, 5: 0.102, 10: 0.077, 50: 0.035, 100: 0.022, 0: 0.012}
 METHODS = ("fedmf", "bpr", "pfedrec")
-CHANGING = ((10, 200), (50, 200), (100, 200))  # clients of a round, rounds
+CHANGING = ((10, 200), (50, 100))  # clients of a round, rounds
 SOURCE = "an earlier measurement of ours"
 
 
@@ -91,7 +91,7 @@ def main(data: str | None, workers: int, out: Path, as_json: bool) -> None:
         console.print(_heading(common, clients), highlight=False, soft_wrap=True)
         console.print(_table(once), highlight=False)
         console.print(_changing_table(changing), highlight=False)
-    tell(_claims(once, changing), as_json)
+    tell(_claims(once), as_json)
 
 
 def _at_hand() -> str:
@@ -113,6 +113,8 @@ def _once(common: dict[str, Any], method: str, size: int, clients: int) -> Told:
     """Everybody takes part once, in cohorts of one size."""
     sampling = {"kind": "queue", "clients_per_round": size}
     rounds = -(-clients // size)
+    if method == "pfedrec":  # its mean over fewer clients moves rows further
+        method = f"pfedrec:item_rate={80 * size / clients}"
     return _run(common, method, sampling, rounds, [])
 
 
@@ -186,9 +188,7 @@ def _changing_table(changing: dict[tuple[str, int], Told]) -> Table:
     return table
 
 
-def _claims(
-    once: dict[tuple[str, int], Told], changing: dict[tuple[str, int], Told]
-) -> list[Claim]:
+def _claims(once: dict[tuple[str, int], Told]) -> list[Claim]:
     found = [
         Claim(
             f"cohort of {size}: ratings within half a star",

@@ -267,6 +267,18 @@ _ATTACKS: Mapping[str, Entry] = {
         "privfed.attacks.sign_pc:SignPC",
         "tells positives from sampled negatives by the sign of their rows",
     ),
+    "recurrence": Entry(
+        "privfed.attacks.recurrence:Recurrence",
+        "tells interactions, which come back, from items drawn anew",
+    ),
+    "fcf_dense": Entry(
+        "privfed.attacks.fcf_dense:FCFDense",
+        "solves FCF's upload of every row for the items taken",
+    ),
+    "feature_span": Entry(
+        "privfed.attacks.feature_span:FeatureSpan",
+        "finds items in the change of a layer that reads their public features",
+    ),
     "rating_two_rounds": Entry(
         "privfed.attacks.ratings_two_rounds:RatingTwoRounds",
         "ratings in closed form, from two uploads of a client",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
+from privfed.attacks.grid import Grid
 from privfed.checks import not_negative, positive
 from privfed.data.world import Shape
 from privfed.guesses import Ratings
@@ -123,22 +124,17 @@ class ReadyDivision(Division):
         """Ratings in each client's mean, (clients,)."""
         if shape.scale is None or shape.step == 0:
             return sent
+        grid = Grid(*shape.scale, shape.step)
         size, found = sent.clone(), torch.zeros_like(sent, dtype=torch.bool)
         for extra in range(self.more + 1):
             rating = told - (sent + extra)[sender] / 2 * quotient
-            off = _off_grid(rating, shape.scale, shape.step).masked_fill(~alive, 0.0)
+            off = ((rating - grid.nearest(rating)) / shape.step).abs()
+            off = off.masked_fill(~alive, 0.0)
             worst = torch.zeros_like(sent).scatter_reduce(0, sender, off, "amax")
             fits = ~found & (worst <= self.near)
             size[fits] += extra
             found |= fits
         return size
-
-
-def _off_grid(rating: Tensor, scale: tuple[float, float], step: float) -> Tensor:
-    """How far ratings are from the nearest possible one, in steps."""
-    low, high = scale
-    nearest = ((rating - low) / step).round().clamp(0, (high - low) / step)
-    return (rating - low - nearest * step).abs() / step
 
 
 def _added(memory: State, pair: Tensor, rating: Tensor) -> State:

@@ -23,6 +23,7 @@ _PIVOTS = 5  # loudest rows that candidates come from
 _PAIRS = 4  # pairs of rows that candidates with two unknowns come from
 _DISTINCT = 0.02  # relative difference from which on candidates tell other ratings
 _STEPS = 5
+_QUANTILE, _OF_NORMAL = 0.15, 0.189  # that share of a normal's deviations are below
 _TINY = 1e-300
 
 
@@ -44,6 +45,23 @@ class Grid:
         """The rating on the grid next to each."""
         place = ((rating - self.low) / self.step).round()
         return (self.low + self.step * place).clamp(self.low, self.high)
+
+    def holds(self, rating: Tensor, sender: Tensor, clients: int) -> Tensor:
+        """Whether ratings lie as near to the grid as the best of their client's do.
+
+        How far real ones lie off is told by the nearest: of a client's ratings one in
+        six at least is taken to be real.
+        """
+        place = (rating - self.low) / self.step
+        away = (place - place.round()).abs()  # noise may lead beyond the ends
+        order = away.argsort(stable=True)
+        order = order[sender[order].argsort(stable=True)]
+        counts = torch.bincount(sender, minlength=clients)
+        at = counts.cumsum(0) - counts + (counts * _QUANTILE).long()
+        spread = torch.zeros(clients, dtype=rating.dtype, device=rating.device)
+        some = counts > 0
+        spread[some] = away[order[at[some]]] / _OF_NORMAL
+        return away <= (8 * spread).clamp(0.02, 0.5)[sender]
 
     def praise(self, rating: Tensor) -> Tensor:
         """How often a rating is given, as a guess: the best thrice as often."""
@@ -207,10 +225,12 @@ def _chosen(
 
 def _refined(fit: Fit, lines: Lines, sender: Tensor, grid: Grid, step: "Step") -> Fit:
     """Least squares onto the grid over all rows near it, so that noise averages out."""
+    clients = len(fit.first)
     for _ in range(_STEPS):
         rating = fit.at(lines, sender)
         rest = grid.nearest(rating) - rating
-        near = (rest.abs() < 0.3 * grid.step).double()
+        near = (rest.abs() < 0.3 * grid.step) & grid.holds(rating, sender, clients)
+        near = near.double()
         fit = step(fit, lines, sender, rest * near, near)
     return fit
 

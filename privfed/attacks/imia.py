@@ -11,23 +11,17 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.first_uploads import (
-    Sent,
-    clients,
-    empty,
-    model_of,
-    noted,
-    sent,
-)
-from privfed.attacks.replay import random_own, replay
+from privfed.attacks import records
+from privfed.attacks.records import Victims
+from privfed.attacks.replay import random_own, repeat
 from privfed.checks import at_least
 from privfed.guesses import Items
 from privfed.interfaces import Method, Replayable, State
 from privfed.seeds import Stream
-from privfed.views import ServerView, UploadsView, View
+from privfed.views import ModelView, UploadsView, View
 
 Train = Callable[[Tensor], Tensor]  # labels (clients, candidates) to shadow rows
-_NUMBERS = 30_000_000  # of shadow rows that are held at once
+_CELLS = 2**15  # candidates whose shadows are trained at once
 
 
 @dataclass(frozen=True)
@@ -38,21 +32,20 @@ class Imia(Attack):
     the received model, with a random private part, is trained on that; the items are
     ranked by how far the shadow's row is from the one sent. The labels of the closest
     ``keep`` of them, as a share of all, are believed, the others drawn anew, until a
-    ``share`` of all is believed to be 1. Of ``victims`` clients drawn at random, those
-    of the first ``rounds`` rounds are attacked, by their first upload.
+    ``share`` of all is believed to be 1. Attacks ``victims`` clients, drawn among those
+    seen, by their first upload.
     """
 
     share: float = 0.2
     keep: float = 0.9
     victims: int = 200
-    rounds: int = 1
 
-    sees = (ServerView, UploadsView)
+    sees = (ModelView, UploadsView)
     tasks = ("ranking",)
     paper = "Yuan et al., WWW 2023"
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "victims", "rounds")
+        at_least(self, 1, "victims")
         for name in ("share", "keep"):
             value = getattr(self, name)
             if not 0 < value < 1:
@@ -61,45 +54,31 @@ class Imia(Attack):
     def misfit(self, method: Method) -> str:
         if isinstance(method, Replayable):
             return ""
-        return "repeats local training; this method tells no recipe for it"
+        return "cannot repeat this method's local training"
 
     def start(self, prior: Prior) -> State:
-        return empty(prior, self.victims)
+        return records.begin(prior)
 
     def observe(self, memory: State, view: View) -> State:
-        return noted(memory, view) if view.round < self.rounds else memory
+        if isinstance(view, ModelView):
+            return records.received(memory, view)
+        assert isinstance(view, UploadsView)
+        return records.sent(memory, view, self.victims, 1)
 
     def guess(self, memory: State, prior: Prior) -> Items:
-        found, round = clients(memory)
-        score = torch.zeros(len(found), prior.items)
-        chosen = torch.zeros(len(found), prior.items, dtype=torch.bool)
-        for number in sorted({*round.tolist()}):
-            at = (round == number).nonzero()[:, 0]
-            for part in self._parts(memory, prior, number, found[at]):
-                seen, yes = self._attack(memory, prior, number, found[at[part]])
-                owner = at[part][:, None].expand_as(seen.item)[seen.real]
-                where = owner, seen.item[seen.real]
-                chosen[where] = yes[seen.real]
-                score[where] = 1.0 + yes[seen.real].float()  # sent, and believed
-        return Items(found, score, chosen)
-
-    def _parts(
-        self, memory: State, prior: Prior, round: int, of: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Places of the clients that are attacked together, in order."""
-        tables = _tables(prior, round)
-        width = sum(memory[f"value {name}"].shape[1] for name in tables)
-        room = max(1, _NUMBERS // (width * prior.items))
-        return torch.split(torch.arange(len(of)), room)
-
-    def _attack(
-        self, memory: State, prior: Prior, round: int, of: Tensor
-    ) -> tuple[Sent, Tensor]:
-        tables = _tables(prior, round)
-        seen = sent(memory, of, tables, prior.items)
-        train = _shadow(prior, model_of(memory, round), round, seen, of)
-        rule = Rule(self.share, self.keep, prior.stream.of("labels", round))
-        return seen, rule.believed(train, seen, of)
+        who = records.victims(memory, torch.float32)
+        score = torch.zeros(len(who.clients), prior.items)
+        chosen = torch.zeros(score.shape, dtype=torch.bool)
+        rule = Rule(self.share, self.keep, prior.stream.of("labels"))
+        for group in who.groups(_CELLS):
+            train, value = _shadow(prior, group)
+            yes = rule.believed(train, value, group.real, group.clients)
+            victim, at = group.real.nonzero(as_tuple=True)
+            row = torch.searchsorted(who.clients, group.clients)[victim]
+            where = row, group.item[victim, at]
+            chosen[where] = yes[victim, at]
+            score[where] = 1.0 + yes[victim, at].float()  # sent, and believed
+        return Items(who.clients, score, chosen)
 
 
 @dataclass(frozen=True)
@@ -110,27 +89,31 @@ class Rule:
     keep: float
     stream: Stream
 
-    def believed(self, train: Train, seen: Sent, of: Tensor) -> Tensor:
+    def believed(
+        self, train: Train, value: Tensor, real: Tensor, clients: Tensor
+    ) -> Tensor:
         """Which candidates are labeled 1 in the end, (clients, candidates) bool.
 
-        Where all that is left open will be believed, no shadow is trained: how far
-        its rows are would change nothing.
+        ``value`` (clients, candidates, width) are the rows sent; ``real`` marks what
+        is no padding. Where all that is left open will be believed no shadow is
+        trained: how far its rows are would change nothing.
         """
-        count = seen.real.sum(1, keepdim=True)
+        count = real.sum(1, keepdim=True)
         aim = (self.share * count.double()).floor()
         quota = (self.keep * count.double()).floor() + 1
-        yes = no = torch.zeros_like(seen.real)
-        for turn in range(int(count.max()) + 1):
-            open_ = seen.real & ~yes & ~no & (yes.sum(1, keepdim=True) < aim)
-            if not bool(open_.any()):
+        slot = torch.arange(real.shape[1])
+        yes = no = torch.zeros_like(real)
+        for turn in range(real.shape[1] + 1):
+            missing = aim - yes.sum(1, keepdim=True)
+            left = real & ~yes & ~no & (missing > 0)
+            if not bool(left.any()):
                 break
-            slot = torch.arange(open_.shape[1])
-            key = self.stream.of("turn", turn).uniform(of[:, None], slot)
-            label = yes | (open_ & (_rank(key, open_) < aim - yes.sum(1, keepdim=True)))
-            near = open_
-            if bool((open_.sum(1, keepdim=True) > quota).any()):
-                gap = torch.linalg.vector_norm(train(label) - seen.value, dim=2)
-                near = open_ & (_rank(gap, open_) < quota)
+            key = self.stream.of("turn", turn).uniform(clients[:, None], slot)
+            label = yes | (left & (_rank(key, left) < missing))
+            near = left
+            if bool((left.sum(1, keepdim=True) > quota).any()):
+                gap = torch.linalg.vector_norm(train(label) - value, dim=2)
+                near = left & (_rank(gap, left) < quota)
             yes, no = yes | (near & label), no | (near & ~label)
         return yes
 
@@ -141,25 +124,23 @@ def _rank(key: Tensor, among: Tensor) -> Tensor:
     return order.sort(dim=1).indices
 
 
-def _tables(prior: Prior, round: int) -> list[str]:
+def _shadow(prior: Prior, who: Victims) -> tuple[Train, Tensor]:
+    """Training of shadow clients on the candidates and labels, and the rows sent."""
     assert isinstance(prior.method, Replayable)
-    return [*prior.method.recipe(prior.shape, round).tables]
-
-
-def _shadow(prior: Prior, model: State, round: int, seen: Sent, of: Tensor) -> Train:
-    """Local training of shadow clients on the candidates and given labels."""
-    assert isinstance(prior.method, Replayable)
-    recipe = prior.method.recipe(prior.shape, round)
-    count, candidates = seen.real.shape
+    [sent] = who.uploads
+    recipe = prior.method.recipe(prior.shape, int(sent.round[0]))
+    tables = [name for name in recipe.tables if name in sent.rows_moved]
+    rows = {name: sent.rows[name] for name in recipe.tables}
+    shared = {name: sent.shared[name] for name in recipe.shared}
     width = max((size[-1] for size in recipe.own.values()), default=1)
     spread = (2 / (prior.clients + width)) ** 0.5  # Xavier's, of a table of all users
-    rng = prior.stream.of("own", int(of[0])).generator()
-    own = random_own(recipe, count, candidates, rng, spread)
-    small = {name: value.to(seen.value.dtype) for name, value in own.items()}
+    rng = prior.stream.of("own", int(who.clients[0])).generator()
+    count, samples = who.real.shape
+    drawn = random_own(recipe, count, samples, rng, spread)
+    own = {name: value.float() for name, value in drawn.items()}
 
     def train(label: Tensor) -> Tensor:
-        target = label.to(seen.value.dtype)
-        done = replay(recipe, model, small, seen.item, target, seen.real)
-        return torch.cat([done.rows[name] for name in recipe.tables], 2)
+        done = repeat(recipe, rows, shared, own, label.float(), sent.real)
+        return torch.cat([done.rows[name] for name in tables], 2)
 
-    return train
+    return train, torch.cat([sent.rows_moved[name] for name in tables], 2)

@@ -16,8 +16,10 @@ from torch import Tensor
 from privfed.adversary import Attack, Prior
 from privfed.attacks import records
 from privfed.attacks.descent import Found, Objective, adam, lbfgs
-from privfed.attacks.simulation import Distance, Mismatch, likely_own
+from privfed.attacks.grid import Grid
+from privfed.attacks.simulation import Distance, best_of
 from privfed.checks import at_least, not_negative, positive
+from privfed.data.world import Shape
 from privfed.guesses import Ratings
 from privfed.interfaces import InnerProduct, Method, Replayable, State
 from privfed.views import ModelView, UploadsView, View
@@ -35,7 +37,7 @@ class Inversion(Attack):
     uploads: one does not fix a vector's length. Each is tried from ``tries`` starts
     that the public algorithm might have drawn, and the best kept; nothing is claimed of
     a client of whose uploads more than ``unexplained`` stays unexplained. ``rate`` is
-    Adam's; rounds before ``after`` are passed over.
+    Adam's; rounds before ``after`` are passed over. Ratings are rounded to the grid.
     """
 
     victims: int = 64
@@ -91,30 +93,31 @@ class Inversion(Attack):
             rating, left = self.recovered(group, prior)
             sure = (left <= self.unexplained)[:, None]
             victim, at = (group.real & sure & rating.isfinite()).nonzero(as_tuple=True)
-            value = rating[victim, at]
-            if prior.shape.scale is not None:
-                value = value.clamp(*prior.shape.scale)
+            value = possible(rating[victim, at], prior.shape)
             yield group.clients[victim], group.item[victim, at], value
 
     def recovered(self, who: records.Victims, prior: Prior) -> tuple[Tensor, Tensor]:
         """Ratings (victims, samples), and what stays unexplained (victims,)."""
         low, high = prior.shape.scale or (0.0, 1.0)
-        tries = [likely_own(prior, who, k) for k in range(self.tries)]
-        mismatch = Mismatch.of(prior, who, tries[0], _same, self.distance)
-        label = torch.full(who.item.shape, (low + high) / 2, dtype=torch.float64)
-        start = torch.cat([mismatch.unknown.joined(own, label) for own in tries])
-        found = self._minimized(mismatch, start)
-        value = found.value.view(self.tries, -1)
-        best = value.argmin(0)
-        point = found.point.view(self.tries, len(best), -1)
-        _, rating = mismatch.unknown.parts(point[best, torch.arange(len(best))])
-        return rating, value[best, torch.arange(len(best))]
+        start = torch.full(who.item.shape, (low + high) / 2, dtype=torch.float64)
+        return best_of(
+            prior, who, self.tries, start, _same, self.distance, self._minimized
+        )
 
     def _minimized(self, objective: Objective, start: Tensor) -> Found:
         if self.optimizer == "lbfgs":
             return lbfgs(objective, start, self.iterations, enough=_ENOUGH)
         signed = self.optimizer == "signed"
         return adam(objective, start, self.iterations, self.rate, signed)
+
+
+def possible(rating: Tensor, shape: Shape) -> Tensor:
+    """The possible rating next to each, as far as the scale is known."""
+    if shape.scale is None:
+        return rating
+    if shape.step > 0:
+        return Grid(*shape.scale, shape.step).nearest(rating)
+    return rating.clamp(*shape.scale)
 
 
 def _same(numbers: Tensor) -> Tensor:

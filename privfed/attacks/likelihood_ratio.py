@@ -17,7 +17,6 @@ from torch import Tensor
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.axis import by_client
 from privfed.attacks.densities import Blend, Student
-from privfed.attacks.first_uploads import model_of, with_model
 from privfed.attacks.row_features import Features, features
 from privfed.checks import at_least
 from privfed.guesses import Interactions
@@ -44,12 +43,14 @@ class LikelihoodRatio(Attack):
     density for interactions and one for each kind of other row. A client is compared
     with shadows that sent alike, an axis is turned the way that is likelier, and the
     chance that an item is taken at all, by its popularity, is part of the ratio.
-    Clients are judged by their first upload, of the first ``rounds`` rounds.
+    Of ``victims`` clients drawn at random, those that send in the first ``rounds``
+    rounds are judged, by their first upload.
     """
 
     sizes: int = 8
     shadows: int = 32
     starts: int = 4
+    victims: int = 1000
     rounds: int = 1
 
     sees = (ServerView, UploadsView)
@@ -60,33 +61,36 @@ class LikelihoodRatio(Attack):
 
     def __post_init__(self) -> None:
         at_least(self, 2, "sizes", "shadows")
-        at_least(self, 1, "starts", "rounds")
+        at_least(self, 1, "starts", "victims", "rounds")
 
     def start(self, prior: Prior) -> State:
+        clients = torch.arange(prior.clients)
+        turn = prior.stream.of("victims").bits(clients, torch.zeros_like(clients))
         return {
             "items": torch.tensor(prior.items),
-            "seen": torch.zeros(prior.clients, dtype=torch.bool),
+            "waited for": turn.argsort().argsort() < self.victims,
         }
 
     def observe(self, memory: State, view: View) -> State:
         if view.round >= self.rounds:
             return memory
         if isinstance(view, ServerView):
-            return with_model(memory, view)
+            name = f"model {view.round} "  # copied: a saved state has no tensor twice
+            return {**memory, **{name + n: v.clone() for n, v in view.model.items()}}
         assert isinstance(view, UploadsView)
         return self._noted(memory, view)
 
     def _noted(self, memory: State, view: UploadsView) -> State:
-        """With the features of uploads of clients that were not seen before."""
-        fresh = ~memory["seen"][view.clients]
+        """With the features of uploads of clients that are waited for."""
+        fresh = memory["waited for"][view.clients]
         tables, items = view.uploads.rows, int(memory["items"])
         if not bool(fresh.any()) or not tables:
             return memory
-        model = model_of(memory, view.round)
+        model = _model(memory, view.round)
         found = features(tables, model, len(view.clients), items)
         mine = fresh[found.sender]
-        seen = memory["seen"].clone()
-        seen[view.clients] = True
+        waiting = memory["waited for"].clone()
+        waiting[view.clients] = False
         clients = view.clients[fresh]
         new = {
             "owner": view.clients[found.sender[mine]],
@@ -98,7 +102,7 @@ class LikelihoodRatio(Attack):
         }
         if "client" in memory:
             new = {n: torch.cat([memory[n], value]) for n, value in new.items()}
-        return {**memory, **new, "seen": seen}
+        return {**memory, **new, "waited for": waiting}
 
     def guess(self, memory: State, prior: Prior) -> Interactions:
         if "client" not in memory:
@@ -112,7 +116,7 @@ class LikelihoodRatio(Attack):
         seen = Features(sender, item, memory["value"][by_pair], told)
         score = torch.zeros(len(item), dtype=torch.float64)
         for number in sorted({*round.tolist()}):
-            examples = self._examples(prior, model_of(memory, number), number)
+            examples = self._examples(prior, _model(memory, number), number)
             now = round == number
             at = now[sender].nonzero()[:, 0]
             score[at] = odds(_part(seen, now, at), examples)
@@ -227,6 +231,12 @@ def _sizes(told: Tensor, examples: Sequence[Examples]) -> Tensor:
     variance = variance + 1e-6
     apart = (told[:, None] - mean).square() / variance
     return (-(apart + variance.log()).sum(2) / 2).softmax(1)
+
+
+def _model(memory: State, round: int) -> State:
+    """All that the server held when a round began."""
+    name = f"model {round} "
+    return {n.removeprefix(name): v for n, v in memory.items() if n.startswith(name)}
 
 
 def _part(of: Features, clients: Tensor, at: Tensor) -> Features:

@@ -11,7 +11,7 @@ from privfed.messages import Rows
 _WEIGHT = 5.0  # of one item, in what a client makes of the table
 _CHANCE = 6.0  # what a table that is not trained makes of it, at most
 _NEVER = 0.02  # chance of an item that no draw explains
-_LOST = -40.0  # log chance that rows were left out on purpose
+_LOST = -40.0  # log chance that rows were left out or added on purpose
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +24,19 @@ class Sides:
 
 
 def turned(
-    rows: Rows, sign: Tensor, axis: Tensor, known: Sides, every: Tensor
+    rows: Rows, sign: Tensor, axis: Tensor, known: Sides, faint: Tensor
 ) -> Tensor:
     """Clients whose interactions have a negative ``sign``, (clients,) bool.
 
     ``sign`` (rows,) is -1, 0 or 1: a row of 0 tells nothing. Three kinds of evidence
     add up, as log likelihoods. Interactions come as often as they are popular and
     negatives alike often. Of so many interactions there are ``negatives`` as many
-    draws, some of which meet. Of clients that ``every`` (clients,) marks, who sent all
-    rows and whose loud ones alone are told, which are those that the model has wrong,
-    no count holds: what their ``axis`` makes of the whole table tells instead, since
-    most clients like what is popular.
+    draws, some of which meet. Of clients that ``faint`` (clients,) marks, whose loud
+    rows alone are told, which are those that the model has wrong, no count holds: what
+    their ``axis`` makes of the whole table tells instead, since most clients like what
+    is popular.
     """
-    items, clients = len(known.share), len(every)
+    items, clients = len(known.share), len(faint)
     typical = (known.share * items).log()
     told = by_client(typical[rows.item] * sign, rows.sender, clients)
     up, down = (
@@ -45,7 +45,7 @@ def turned(
     fits = _fits(up, down, items, known.negatives)
     fits = fits - _fits(down, up, items, known.negatives)
     likes = torch.zeros_like(told) if known.table is None else _likes(axis, known)
-    return told + torch.where(every, likes, fits) < 0
+    return told + torch.where(faint, likes, fits) < 0
 
 
 def _likes(axis: Tensor, known: Sides) -> Tensor:
@@ -71,4 +71,5 @@ def _fits(positives: Tensor, others: Tensor, items: int, negatives: int) -> Tens
     rate = (draws - room * -torch.expm1(-draws / room)).clamp_min(_NEVER)
     near = torch.xlogy(missing, rate) - rate - torch.lgamma(missing.clamp_min(0) + 1)
     impossible = missing.clamp_max(0) * -torch.log(torch.tensor(_NEVER))
-    return torch.where(missing < 0, impossible - rate, near.clamp_min(_LOST))
+    chance = torch.where(missing < 0, impossible - rate, near).clamp_min(_LOST)
+    return chance - positives.log1p() * (negatives > 1)  # else the fewer are real

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from privfed.adversary import Attack, Prior
 from privfed.attacks import records
-from privfed.attacks.descent import lbfgs
-from privfed.attacks.simulation import Distance, Mismatch, likely_own
+from privfed.attacks.descent import Found, Objective, lbfgs
+from privfed.attacks.simulation import Distance, best_of
 from privfed.checks import at_least, not_negative
 from privfed.guesses import Items
 from privfed.interfaces import Method, Ranker, Replayable, State
@@ -33,7 +33,8 @@ class Raifle(Attack):
     Attacks ``victims`` clients, drawn among those seen, by their first upload. Unknown
     are a client's private tensors, which start from ``tries`` draws of the public
     algorithm, and the label of each item sent, which starts at the public share of
-    positives. It claims as many items as so many negatives for each would make it send.
+    positives and is kept near it. It claims as many items as so many negatives for each
+    would make it send.
     Rounds before ``after`` are passed over.
     """
 
@@ -90,17 +91,22 @@ class Raifle(Attack):
 
     def recovered(self, who: records.Victims, prior: Prior) -> Tensor:
         """The logit of each label, (victims, samples)."""
-        tries = [likely_own(prior, who, k) for k in range(self.tries)]
-        mismatch = Mismatch.of(prior, who, tries[0], torch.sigmoid, self.distance)
-        logit = torch.full(who.item.shape, -log(max(1, prior.negatives)))
-        start = torch.cat([mismatch.unknown.joined(own, logit) for own in tries])
-        found = lbfgs(mismatch, start, self.iterations, enough=_ENOUGH)
-        value = found.value.view(self.tries, -1)
-        best = value.argmin(0)
-        point = found.point.view(self.tries, len(best), -1)
-        chosen = point[best, torch.arange(len(best))]
-        _, logit = mismatch.unknown.parts(chosen)
+        start = torch.full(who.item.shape, -log(max(1, prior.negatives)))
+        sent = who.real.sum(1)
+        logit, _ = best_of(
+            prior,
+            who,
+            self.tries,
+            start,
+            torch.sigmoid,
+            self.distance,
+            self._minimized,
+            likely_count(sent, prior.negatives, prior.items) / sent.clamp_min(1),
+        )
         return logit.nan_to_num(0.0).clamp(-_SURE, _SURE)
+
+    def _minimized(self, objective: Objective, start: Tensor) -> Found:
+        return lbfgs(objective, start, self.iterations, enough=_ENOUGH)
 
 
 def likely_count(sent: Tensor, negatives: int, items: int) -> Tensor:

@@ -21,6 +21,7 @@ from privfed.interfaces import Pass
 from privfed.messages import Rows
 
 _TINY = 1e-300
+_ROUNDING = 1e-7  # a direction that turned by less tells how numbers were rounded
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,14 +192,21 @@ def lines(told: Told, how: Pass) -> Lines:
 
 
 def length(off: Tensor, moved: Tensor, onto: Tensor) -> tuple[Tensor, Tensor]:
-    """(s, turn) of vectors s (off + moved / s^2) that are known to lie along ``onto``.
+    """(s, error) of vectors s (off + moved / s^2) that are known to lie along ``onto``.
 
     All (clients, width): of what is at right angles to ``onto`` nothing is left, so
-    s^2 off = -moved there, in least squares. s is NaN where the two disagree. ``turn``
-    is the length of ``off`` there.
+    s^2 off = -moved there, in least squares. s is NaN where the two point the same way.
+    ``error`` is the standard error of s^2, relative to it: how far the two are from
+    lying on one line; infinite where nothing turned.
     """
+    least = [_ROUNDING**2 * part.square().sum(1) for part in (off, moved)]
     off = off - onto * (off * onto).sum(1, keepdim=True)
     moved = moved - onto * (moved * onto).sum(1, keepdim=True)
-    turn = off.square().sum(1)
+    turn, far = off.square().sum(1), moved.square().sum(1)
     square = -(off * moved).sum(1) / turn.clamp_min(_TINY)
-    return torch.where(square > 0, square, torch.nan).sqrt(), turn.sqrt()
+    shared = (off * moved).sum(1).square() / (turn * far).clamp_min(_TINY)
+    free = max(1, off.shape[1] - 2)
+    error = ((1 / shared - 1).clamp_min(0) / free).sqrt()
+    told = (turn > least[0]) & (far > least[1])
+    error = torch.where(told, error, torch.inf)
+    return torch.where(square > 0, square, torch.nan).sqrt(), error

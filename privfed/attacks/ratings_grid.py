@@ -4,35 +4,30 @@ An upload tells a client's ratings but for one number, the length of its vector.
 the right one puts all of them on the grid at once, so a single upload is enough.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
 from privfed.attacks import rank_one
-from privfed.attacks.grid import fitted
+from privfed.attacks.grid import Fit, fitted
 from privfed.attacks.in_turn import turning
-from privfed.attacks.rank_one import Lines, Told
+from privfed.attacks.rank_one import Told
 from privfed.attacks.ratings_real import (
+    EXACT,
+    Public,
     add,
     claims,
     empty,
-    grid_of,
-    open_questions,
-    pass_of,
-    settle,
-)
-from privfed.attacks.ratings_two_rounds import (
-    EXACT,
-    largest,
-    misfit,
     received,
-    weight,
+    settle,
+    told_by,
 )
+from privfed.attacks.ratings_two_rounds import UNPREPARED, misfit
 from privfed.checks import positive
 from privfed.guesses import Ratings
-from privfed.interfaces import Method, Pass, State
+from privfed.interfaces import Method, State
 from privfed.views import ServerView, UploadsView, View
 
 _CLEAR_CUT = 5.0  # log likelihood by which the right ratings should beat all others
@@ -66,55 +61,51 @@ class RatingGrid(Attack):
     def start(self, prior: Prior) -> State:
         return empty(prior)
 
+    def prepare(self, prior: Prior) -> Attack:
+        return _Ready(self.deviations, public=Public.of(prior))
+
     def observe(self, memory: State, view: View) -> State:
-        if isinstance(view, ServerView):
-            return received(memory, view)
-        assert isinstance(view, UploadsView)
-        how, up = pass_of(memory, view.round), view.uploads
-        clients = up.clients
-        memory["seen"][clients] = True
-        if not grid_of(memory).step:
-            return memory
-        told = rank_one.read(
-            up.rows[how.table],
-            len(clients),
-            memory["table"],
-            how,
-            up.scale[how.table],
-            self.deviations,
-        )
-        if how.moves == "each":
-            return _each(memory, clients, told, how)
-        free = bool(memory["defended"]) or how.steps > 1
-        rating, known = _gridded(memory, told, rank_one.lines(told, how), free)
-        pairs = told.sender, told.item
-        return add(memory, clients, pairs, rating, known[told.sender])
+        raise TypeError(UNPREPARED)
 
     def guess(self, memory: State, prior: Prior) -> Ratings:
         return claims(memory, prior)
 
 
-def _gridded(
-    memory: State, told: Told, lines: Lines, free: bool
-) -> tuple[Tensor, Tensor]:
-    """Ratings by the grid, (rows,), and one over their variance, (clients,)."""
-    fit = fitted(lines, told.sender, told.noise, grid_of(memory), free)
-    s = 1 / fit.first.abs()
-    known = weight(told.noise, s, torch.zeros_like(s), memory)
-    known = known * (fit.margin / _CLEAR_CUT).clamp(0.01, 1)
-    rows = told.sum(torch.ones_like(told.along))
-    known = torch.where(told.clear & (rows > 1), known, 0.0)
-    return fit.at(lines, told.sender), known
+@dataclass(frozen=True)
+class _Ready(RatingGrid):
+    """The attack on methods and scales that are known."""
 
+    public: Public = field(kw_only=True)
 
-def _each(memory: State, clients: Tensor, told: Told, how: Pass) -> dict[str, Tensor]:
-    """Rows that make a chain tell all; the grid does for others."""
-    found = turning(open_questions(memory, clients, told), how, largest(memory))
-    settle(memory, clients, found.chained)
-    told = found.told
-    free = bool(memory["defended"])
-    rating, known = _gridded(memory, told, found.lines(), free)
-    sure = found.chained[told.sender]
-    rating = torch.where(sure, found.rating(), rating)
-    known = torch.where(sure, 1 / EXACT**2, known[told.sender])
-    return add(memory, clients, (told.sender, told.item), rating, known)
+    def observe(self, memory: State, view: View) -> State:
+        if isinstance(view, ServerView):
+            return received(memory, view, self.public)
+        assert isinstance(view, UploadsView)
+        clients, grid = view.uploads.clients, self.public.grid
+        memory["seen"][clients] = True
+        if grid is None:
+            return memory
+        told = told_by(memory, view, self.public, self.deviations)
+        how, public = self.public.method.pass_(view.round), self.public
+        if how.moves == "each":
+            found = turning(told, how, public.span + 1)
+            settle(memory, clients, found.chained, public)
+            told, lines, free = found.told, found.lines(), public.defended
+        else:
+            lines, free = rank_one.lines(told, how), public.defended or how.steps > 1
+        fit = fitted(lines, told.sender, told.noise, grid, free)
+        rating, known = fit.at(lines, told.sender), self._weight(fit, told)[told.sender]
+        if how.moves == "each":
+            sure = found.chained[told.sender]
+            rating = torch.where(sure, found.rating(), rating)
+            known = torch.where(sure, 1 / EXACT**2, known)
+        pairs = told.sender, told.item
+        return add(memory, clients, pairs, rating, known, public)
+
+    def _weight(self, fit: Fit, told: Told) -> Tensor:
+        """One over the variance of a client's ratings, (clients,)."""
+        s = 1 / fit.first.abs()
+        known = self.public.weight(told.noise, s, torch.zeros_like(s))
+        known = known * (fit.margin / _CLEAR_CUT).clamp(0.01, 1)
+        rows = told.sum(torch.ones_like(told.along))
+        return torch.where(told.clear & (rows > 1), known, 0.0)

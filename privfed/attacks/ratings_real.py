@@ -5,31 +5,64 @@ prediction does not), and it is drawn anew each round, while a real one comes ba
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from privfed.adversary import Prior
 from privfed.attacks.grid import Grid
-from privfed.attacks.rank_one import Told, by_sender
+from privfed.attacks.rank_one import Told, by_sender, read
+from privfed.data.world import Shape
 from privfed.guesses import Ratings
-from privfed.interfaces import InnerProduct, Pass, State
+from privfed.interfaces import InnerProduct, State
+from privfed.views import ServerView, UploadsView
 
-_ROUNDS = 2048  # whose public facts are kept; later ones are taken as the last
-_QUANTILE, _OF_NORMAL = 0.15, 0.189  # that share of a normal's deviations are below
+LARGEST = 5.0  # what ratings are taken to span where no scale is known
+EXACT = 1e-6  # deviation of a rating that nothing disturbs
+
+
+@dataclass(frozen=True, eq=False)
+class Public:
+    """What everybody knows of a run, as attacks on ratings need it."""
+
+    method: InnerProduct
+    shape: Shape
+    defended: bool
+
+    @classmethod
+    def of(cls, prior: Prior) -> "Public":
+        assert isinstance(prior.method, InnerProduct)
+        return cls(prior.method, prior.shape, len(prior.defenses) > 0)
+
+    @property
+    def span(self) -> float:
+        """How far apart two ratings can be."""
+        low, high = self.shape.scale or (0.0, LARGEST)
+        return high - low
+
+    @property
+    def grid(self) -> Grid | None:
+        """What ratings lie on, if on anything."""
+        if self.shape.scale is None or not self.shape.step:
+            return None
+        return Grid(*self.shape.scale, self.shape.step)
+
+    def weight(self, noise: Tensor, s: Tensor, turned: Tensor) -> Tensor:
+        """One over the variance of a client's ratings, (clients,); 0 if useless.
+
+        ``noise`` is on each number of the upload, ``turned`` the relative error of s^2.
+        """
+        highest = max(map(abs, self.shape.scale or (LARGEST,)))
+        variance = (noise / s).square() + (turned * highest / 2).square() + EXACT**2
+        useful = variance.isfinite() & (variance.sqrt() < self.span / 2)
+        return torch.where(useful, 1 / variance, 0.0)
 
 
 def empty(prior: Prior) -> dict[str, Tensor]:
-    """Nothing seen yet; what is public of each round, and of the scale."""
-    assert isinstance(prior.method, InnerProduct)
-    passes = [prior.method.pass_(number) for number in range(_ROUNDS)]
-    low, high = prior.shape.scale or (0.0, 0.0)
+    """Nothing seen yet."""
     nothing = torch.zeros(0, dtype=torch.float64)
     return {
-        "public": torch.tensor([_facts(one) for one in passes], dtype=torch.float64),
-        "scale": torch.tensor([low, high, prior.shape.step], dtype=torch.float64),
-        "defended": torch.tensor(len(prior.defenses) > 0),
-        "items": torch.tensor(prior.items),
         "uploads": torch.zeros(prior.clients, dtype=torch.int64),
         "seen": torch.zeros(prior.clients, dtype=torch.bool),
         "settled": torch.zeros(prior.clients, dtype=torch.bool),
@@ -38,40 +71,26 @@ def empty(prior: Prior) -> dict[str, Tensor]:
     }
 
 
-def _facts(one: Pass) -> list[float]:
-    words = (one.moves == "each", one.reads == "new", one.mean)
-    return [one.rate, one.decay, one.factor, one.steps, *map(float, words)]
+def received(memory: State, view: ServerView, public: Public) -> dict[str, Tensor]:
+    """The memory with the item rows that this round's clients get."""
+    table = view.model[public.method.pass_(view.round).table]
+    return {**memory, "table": table.clone()}  # checkpoints share no memory
 
 
-def pass_of(memory: State, round: int) -> Pass:
-    """How devices trained in a round."""
-    facts = memory["public"][min(round, _ROUNDS - 1)].tolist()
-    rate, decay, factor, steps, each, new, mean = facts
-    return Pass(
-        rate,
-        decay,
-        factor,
-        moves="each" if each else "all",
-        reads="new" if new else "old",
-        mean=bool(mean),
-        steps=int(steps),
-    )
+def told_by(
+    memory: State, view: UploadsView, public: Public, deviations: float
+) -> Told:
+    """A view's rows as errors times user vectors, without the clients done with."""
+    how, up = public.method.pass_(view.round), view.uploads
+    rows, scale = up.rows[how.table], up.scale[how.table]
+    told = read(rows, len(up.clients), memory["table"], how, scale, deviations)
+    return told.only(~memory["settled"][up.clients[told.sender]])
 
 
-def open_questions(memory: State, clients: Tensor, told: Told) -> Told:
-    """The rows of clients whose ratings are not known for certain yet."""
-    return told.only(~memory["settled"][clients[told.sender]])
-
-
-def settle(memory: State, clients: Tensor, chained: Tensor) -> None:
+def settle(memory: State, clients: Tensor, chained: Tensor, public: Public) -> None:
     """Take down whose rows made a chain, with no defense to make up any of them."""
-    if not memory["defended"]:
+    if not public.defended:
         memory["settled"][clients[chained]] = True
-
-
-def grid_of(memory: State) -> Grid:
-    """The scale; a step of 0 says that ratings lie on no grid."""
-    return Grid(*memory["scale"].tolist())
 
 
 def add(
@@ -80,6 +99,7 @@ def add(
     pairs: tuple[Tensor, Tensor],
     rating: Tensor,
     weight: Tensor,
+    public: Public,
 ) -> dict[str, Tensor]:
     """The memory with what one upload of each of some clients tells.
 
@@ -89,7 +109,9 @@ def add(
     sender, item = pairs
     told = (weight > 0) & rating.isfinite()
     sender, item, rating, weight = (v[told] for v in (sender, item, rating, weight))
-    real = looks_real(rating, sender, len(clients), grid_of(memory)).double()
+    real = torch.ones_like(rating)
+    if public.grid is not None:
+        real = public.grid.holds(rating, sender, len(clients)).double()
     weight = weight * real
     read = torch.zeros(len(clients), dtype=torch.bool, device=clients.device)
     read[sender] = True
@@ -99,33 +121,13 @@ def add(
         "rating": weight * rating,
         "times": real,
     }
-    key = torch.cat([memory["pair"], clients[sender] * memory["items"] + item])
+    key = torch.cat([memory["pair"], clients[sender] * public.shape.items + item])
     pair, at = torch.unique(key, return_inverse=True)
     summed: Mapping[str, Tensor] = {
         name: by_sender(torch.cat([memory[name], value]), at, len(pair))
         for name, value in new.items()
     }
     return {**memory, **summed, "pair": pair}
-
-
-def looks_real(rating: Tensor, sender: Tensor, clients: int, grid: Grid) -> Tensor:
-    """Whether ratings lie as near to the grid as the best of their client's do.
-
-    The spread of real ones is told by the nearest: at least one in six is taken to be
-    real.
-    """
-    if grid.step == 0:
-        return torch.ones_like(rating, dtype=torch.bool)
-    away = (rating - grid.nearest(rating)).abs() / grid.step
-    order = away.argsort(stable=True)
-    order = order[sender[order].argsort(stable=True)]
-    counts = torch.bincount(sender, minlength=clients)
-    first = counts.cumsum(0) - counts
-    at = first + (counts * _QUANTILE).long()
-    spread = torch.zeros(clients, dtype=rating.dtype, device=rating.device)
-    some = counts > 0
-    spread[some] = away[order[at[some]]] / _OF_NORMAL
-    return away <= (8 * spread).clamp(0.05, 0.5)[sender]
 
 
 def claims(memory: State, prior: Prior) -> Ratings:
@@ -139,8 +141,8 @@ def claims(memory: State, prior: Prior) -> Ratings:
     redrawn = _redrawn(memory["times"], client, uploads, prior.items)
     real = (often > (1 + redrawn[client]) / 2) & (memory["weight"] > 0)
     rating = memory["rating"][real] / memory["weight"][real]
-    if prior.shape.step:
-        rating = grid_of(memory).nearest(rating)
+    if (grid := Public.of(prior).grid) is not None:
+        rating = grid.nearest(rating)
     elif prior.shape.scale is not None:
         rating = rating.clamp(*prior.shape.scale)
     seen = memory["seen"].nonzero()[:, 0]

@@ -7,7 +7,7 @@ both directions are seen: s^2 follows by one division. Where the vector moves wi
 rating its turns within one upload tell s already.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,12 +17,14 @@ from privfed.attacks import rank_one
 from privfed.attacks.in_turn import turning
 from privfed.attacks.rank_one import Lines, Told, kept, pull, upright
 from privfed.attacks.ratings_real import (
+    EXACT,
+    Public,
     add,
     claims,
     empty,
-    open_questions,
-    pass_of,
+    received,
     settle,
+    told_by,
 )
 from privfed.checks import positive
 from privfed.guesses import Ratings
@@ -30,8 +32,7 @@ from privfed.interfaces import InnerProduct, Method, Pass, State
 from privfed.views import ServerView, UploadsView, View
 
 NO_PRODUCT = "reads ratings that are inner products of a private and an item's vector"
-_LARGEST = 5.0  # what ratings are taken to span where no scale is known
-EXACT = 1e-6  # deviation of a rating that nothing disturbs
+UNPREPARED = "an attack that reads what is public must be prepared"
 ADAM = "Adam's steps on the device do not tell how large an error is"
 
 
@@ -69,44 +70,46 @@ class RatingTwoRounds(Attack):
     def start(self, prior: Prior) -> State:
         nobody = torch.zeros(0, dtype=torch.int64)
         nothing = torch.zeros(0, dtype=torch.float64)
-        each = torch.full((prior.clients,), torch.inf, dtype=torch.float64)
+        each = torch.zeros(prior.clients, dtype=torch.float64)
         return {
             **empty(prior),
             "axis": torch.zeros(prior.clients, 0, dtype=torch.float64),
             "pull": torch.zeros(prior.clients, 0, dtype=torch.float64),
-            **{name: each.clone() for name in ("kept", "noise", "spread")},
+            "kept": each,
+            "noise": each.clone(),
+            "clear": torch.zeros(prior.clients, dtype=torch.bool),
             "last_client": nobody,
             "last_item": nobody.clone(),
             "last_first": nothing,
             "last_second": nothing.clone(),
         }
 
+    def prepare(self, prior: Prior) -> Attack:
+        return _Ready(self.deviations, public=Public.of(prior))
+
     def observe(self, memory: State, view: View) -> State:
-        if isinstance(view, ServerView):
-            return _wide(received(memory, view))
-        assert isinstance(view, UploadsView)
-        how, up = pass_of(memory, view.round), view.uploads
-        memory["seen"][up.clients] = True
-        told = rank_one.read(
-            up.rows[how.table],
-            len(up.clients),
-            memory["table"],
-            how,
-            up.scale[how.table],
-            self.deviations,
-        )
-        if how.moves == "each":
-            return _each(memory, up.clients, told, how)
-        return _paired(memory, up.clients, told, how)
+        raise TypeError(UNPREPARED)
 
     def guess(self, memory: State, prior: Prior) -> Ratings:
         return claims(memory, prior)
 
 
-def received(memory: State, view: ServerView) -> dict[str, Tensor]:
-    """The memory with the item rows that this round's clients get."""
-    table = view.model[pass_of(memory, view.round).table]
-    return {**memory, "table": table.clone()}  # checkpoints share no memory
+@dataclass(frozen=True)
+class _Ready(RatingTwoRounds):
+    """The attack on methods and scales that are known."""
+
+    public: Public = field(kw_only=True)
+
+    def observe(self, memory: State, view: View) -> State:
+        if isinstance(view, ServerView):
+            return _wide(received(memory, view, self.public))
+        assert isinstance(view, UploadsView)
+        clients = view.uploads.clients
+        memory["seen"][clients] = True
+        told = told_by(memory, view, self.public, self.deviations)
+        how = self.public.method.pass_(view.round)
+        read = _each if how.moves == "each" else _paired
+        return read(memory, clients, told, how, self.public)
 
 
 def _wide(memory: State) -> State:
@@ -114,60 +117,47 @@ def _wide(memory: State) -> State:
     if memory["axis"].shape[1]:
         return memory
     size = len(memory["seen"]), memory["table"].shape[1]
-    room = {name: memory["spread"].new_zeros(size) for name in ("axis", "pull")}
+    room = {name: memory["noise"].new_zeros(size) for name in ("axis", "pull")}
     return {**memory, **room}
 
 
-def largest(memory: State) -> float:
-    """A bound on the errors that a client can make."""
-    low, high, _ = memory["scale"].tolist()
-    return high - low + 1 if high > low else _LARGEST
-
-
-def weight(noise: Tensor, s: Tensor, turned: Tensor, memory: State) -> Tensor:
-    """One over the variance of a client's ratings, (clients,); 0 where it is too much.
-
-    ``turned`` is the relative error of s^2.
-    """
-    low, high, _ = memory["scale"].tolist()
-    size = max(abs(low), abs(high)) or _LARGEST
-    variance = (noise / s).square() + (turned * size / 2).square() + EXACT**2
-    useful = variance.sqrt() < (high - low or _LARGEST) / 4
-    return torch.where(useful & variance.isfinite(), 1 / variance, 0.0)
-
-
-def _each(memory: State, clients: Tensor, told: Told, how: Pass) -> dict[str, Tensor]:
+def _each(
+    memory: State, clients: Tensor, told: Told, how: Pass, public: Public
+) -> dict[str, Tensor]:
     """Rows that make a chain tell all; of others there is the axis, as elsewhere."""
-    told = open_questions(memory, clients, told)
-    found = turning(told, how, largest(memory))
-    settle(memory, clients, found.chained)
+    found = turning(told, how, public.span + 1)
+    settle(memory, clients, found.chained, public)
     sender, rating = found.told.sender, found.rating()
     sure = found.chained.double() / EXACT**2
     told = replace(told, clear=told.clear & ~found.chained)
-    after = add(memory, clients, (sender, found.told.item), rating, sure[sender])
-    return _paired(after, clients, told, how)
+    after = add(
+        memory, clients, (sender, found.told.item), rating, sure[sender], public
+    )
+    return _paired(after, clients, told, how, public)
 
 
-def _paired(memory: State, clients: Tensor, told: Told, how: Pass) -> dict[str, Tensor]:
+def _paired(
+    memory: State, clients: Tensor, told: Told, how: Pass, public: Public
+) -> dict[str, Tensor]:
     """Each client's upload beside the one before it."""
     now = _Upload.of(told, how)
     before = _Upload.kept_of(memory, clients)
     if how.moves == "each":  # between their means, half of each upload's moves
         moved = (before.pull + now.pull) / 2
-        s, turn = rank_one.length(now.axis, -moved, before.axis)
+        s, error = rank_one.length(now.axis, -moved, before.axis)
         told_of = now
     elif how.reads == "new":
-        s, turn = rank_one.length(now.axis, -now.pull, before.axis)
+        s, error = rank_one.length(now.axis, -now.pull, before.axis)
         told_of = now
     else:
         off = before.axis * before.kept[:, None]
-        s, turn = rank_one.length(off, before.pull, now.axis)
+        s, error = rank_one.length(off, before.pull, now.axis)
         told_of = before
-    turned = (before.spread + now.spread) / turn
-    known = weight(told_of.noise, s, turned, memory)
+    known = public.weight(told_of.noise, s, error)
+    known = torch.where(before.clear & now.clear, known, 0.0)
     rating = upright(told_of.lines.at(s[told_of.sender]), told_of.sender, len(clients))
     pairs = told_of.sender, told_of.item
-    after = add(memory, clients, pairs, rating, known[told_of.sender])
+    after = add(memory, clients, pairs, rating, known[told_of.sender], public)
     return now.keep(after, clients)
 
 
@@ -179,22 +169,19 @@ class _Upload:
     pull: Tensor  # (clients, width)
     kept: Tensor  # (clients,) what weight decay leaves of the vector
     noise: Tensor  # (clients,)
-    spread: Tensor  # (clients,) of the axis; infinite where nothing is known
+    clear: Tensor  # (clients,) bool: there is an axis
     sender: Tensor  # (rows,) position among the clients
     item: Tensor  # (rows,)
     lines: Lines
 
     @classmethod
     def of(cls, told: Told, how: Pass) -> "_Upload":
-        loud = told.sum(told.along.square()).sqrt()
-        spread = told.noise * told.axis.shape[1] ** 0.5 / loud
         left = torch.full_like(told.noise, kept(how))
-        spread = torch.where(told.clear, spread, torch.inf)
         mean = replace(how, reads="old") if how.moves == "each" else how
         lines = rank_one.lines(told, mean)
         moved = pull(told, how)
         where = told.sender, told.item
-        return cls(told.axis, moved, left, told.noise, spread, *where, lines)
+        return cls(told.axis, moved, left, told.noise, told.clear, *where, lines)
 
     @classmethod
     def kept_of(cls, memory: State, clients: Tensor) -> "_Upload":
@@ -209,7 +196,7 @@ class _Upload:
             memory["pull"][clients],
             memory["kept"][clients],
             memory["noise"][clients],
-            memory["spread"][clients],
+            memory["clear"][clients],
             sender[mine],
             memory["last_item"][mine],
             Lines(first, second),
@@ -217,7 +204,7 @@ class _Upload:
 
     def keep(self, memory: State, clients: Tensor) -> dict[str, Tensor]:
         """The memory with this as the clients' last upload."""
-        for name in ("axis", "pull", "kept", "noise", "spread"):
+        for name in ("axis", "pull", "kept", "noise", "clear"):
             memory[name][clients] = getattr(self, name)
         new = torch.ones_like(memory["seen"])
         new[clients] = False

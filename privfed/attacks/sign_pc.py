@@ -50,7 +50,7 @@ class SignPC(Attack):
     power: int = 30
     deviations: float = 3.0
 
-    sees = (ModelView, UploadsView)
+    sees = (UploadsView, ModelView)
     tasks = ("ranking",)
     knows = Knowledge(popularity=True)
     paper = "sign-PC (this project); iDLG's label rule, Zhao et al., 2020"
@@ -100,7 +100,8 @@ class SignPC(Attack):
         sign = torch.where(quiet, 0.0, along).sign()
         table = self.known().scored_along(memory, name)
         sides = Sides(memory["share"], int(memory["negatives"]), table)
-        turn = turned(rows, sign, axis, sides, every)
+        faint = by_client(quiet.float(), rows.sender, clients) > 0
+        turn = turned(rows, sign, axis, sides, faint)
         along = torch.where(turn[rows.sender], -along, along)
         still = (rows.value == 0).all(1) & (usual > 0)[rows.sender]
         along = torch.where(still & ~every[rows.sender], _STILL, along)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.public import Facts
-from privfed.attacks.sign_pc import likely
 from privfed.attacks.vector_readers import OfLayer, OfRatings, OfRows, OfTable, Reader
+from privfed.attacks.verdict import likely
 from privfed.guesses import Vectors
 from privfed.interfaces import (
     AlongUser,
@@ -31,11 +31,12 @@ class UserVector(Attack):
     popular, or from ratings being positive. Of a method whose clients send their own
     row of a table: that row, which the server has anyway. All uploads of a client
     count, each as much as it tells and ``earlier`` times as much for every later one;
-    vectors of the first kind are carried forward by the steps that uploads reveal. A
+    vectors of the first kind are carried forward by the steps that uploads reveal, and
+    where noise hides where clients started they are taken to have started alike. A
     client whose uploads tell nothing is left out.
     """
 
-    earlier: float = 0.9
+    earlier: float = 0.5
     power: int = 30  # iterations for the direction of the rows, at most
     deviations: float = 3.0  # by which a row that tells a sign stands out of the noise
 

@@ -49,11 +49,10 @@ class Reader(Protocol):
 class OfLayer:
     """The change of a layer that reads the vector.
 
-    By least squares over uploads: ``pull`` / ``weight`` is the vector before the first
-    of them, ``moved`` how far it went since. ``left`` / ``free`` is the variance of
-    what the vector does not explain. Where that is noise, first vectors that are alike
-    are taken for one: many start from one vector, and what a client learned is in how
-    far it moved.
+    By least squares over uploads: ``pull`` is ``weight`` times the vector before the
+    first of them, plus noise; ``moved`` is how far it went since. ``left`` / ``free``
+    is the variance of what the vector does not explain, and ``excess`` what that adds
+    to the weight.
     """
 
     layer: UserLayer
@@ -68,40 +67,31 @@ class OfLayer:
         return {**memory, "columns": self._columns(view.model[self.layer.weight])}
 
     def sent(self, memory: State, view: UploadsView) -> State:
-        dense = view.uploads.dense
+        dense, at = view.uploads.dense, view.clients
         change = self._columns(dense[self.layer.weight])
         bias = dense[self.layer.bias].double()
-        found, energy = inverted(change, bias)
-        left = (change.square().sum((1, 2)) - found.square().sum(1) * energy[:, 0])[
-            :, None
-        ].clamp_min(0)
+        new = dict(_told(change, bias))
         columns = memory["columns"].expand(len(bias), -1, -1)
         step = torch.bmm(bias[:, None], columns)[:, 0] * self.layer.rate
-        at, size = view.clients, (self.clients, found.shape[1])
-        moved = _kept(memory, "moved", size)
-        new = {
-            "pull": (found - moved[at]) * energy,
-            "weight": energy,
-            "left": left,
-            "free": torch.full_like(energy, (change.shape[1] - 1) * change.shape[2]),
-        }
-        kept = {
-            name: _kept(memory, name, (size[0], v.shape[1])) for name, v in new.items()
-        }
-        for name, value in new.items():
-            kept[name][at] = kept[name][at] * self.earlier + value
+        moved = _kept(memory, "moved", (self.clients, change.shape[2]))
+        new["pull"] -= moved[at] * (new["weight"] - new["excess"])
         moved[at] += step
-        return {**memory, **kept, "moved": moved}
+        after = {**memory, "moved": moved}
+        for name, value in new.items():
+            kept = _kept(memory, name, (self.clients, value.shape[1]))
+            kept[at] = kept[at] * self.earlier + value
+            after[name] = kept
+        return after
 
     def vectors(self, memory: State) -> tuple[Tensor, Tensor]:
         if "pull" not in memory:
             return _nothing()
         told = (memory["weight"][:, 0] > 0).nonzero()[:, 0]
-        pull, weight, left, free = (
-            memory[name][told] for name in ("pull", "weight", "left", "free")
+        pull, weight, excess, left, free = (
+            memory[name][told] for name in ("pull", "weight", "excess", "left", "free")
         )
-        first = drawn_together(pull / weight, left / free.clamp_min(1) / weight)
-        return told, first + memory["moved"][told]
+        noise = left / free.clamp_min(1) * weight
+        return told, first_values(pull, weight - excess, noise) + memory["moved"][told]
 
     def _columns(self, weight: Tensor) -> Tensor:
         """The part of a layer (..., out, in) that reads the vector."""
@@ -121,24 +111,40 @@ def inverted(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(energy > 0, along / energy, 0.0), energy
 
 
-def drawn_together(estimate: Tensor, variance: Tensor) -> Tensor:
-    """Estimates (clients, width) drawn to their mean, as far as noise set them apart.
+def _told(weight: Tensor, bias: Tensor) -> State:
+    """What one upload of each client adds to the sums, each (clients, ...)."""
+    found, energy = inverted(weight, bias)
+    _, out, width = weight.shape
+    explained = found.square().sum(1, keepdim=True) * energy
+    left = (weight.square().sum((1, 2))[:, None] - explained).clamp_min(0)
+    free = (out - 1) * width
+    return {
+        "pull": found * energy,
+        "weight": energy,
+        "excess": left * (out / max(1, free)),
+        "left": left,
+        "free": torch.full_like(energy, free),
+    }
 
-    ``variance`` (clients, 1) is that of the noise on a number of each. How far the
-    true values lie apart is told by the method of moments: DerSimonian and Laird,
-    Controlled Clinical Trials 1986.
+
+def first_values(pull: Tensor, weight: Tensor, noise: Tensor) -> Tensor:
+    """Each client's x of ``pull`` = ``weight`` x + noise, (clients, width).
+
+    ``noise`` (clients, 1) is its variance. Where it leaves too little to tell clients
+    apart, as where all start from one vector, x is drawn to the mean of all: the best
+    linear unbiased prediction, Robinson, Statistical Science 1991. How far the true
+    values lie apart is told by the method of moments.
     """
-    clients, width = estimate.shape
-    if clients < 2:
-        return estimate
-    least = _ROUNDING * estimate.square().mean() + 1e-300
-    variance = variance.clamp_min(least)
-    trust = least / variance  # up to a factor, so that no sum overflows
-    total = trust.sum()
-    mean = (trust * estimate).sum(0) / total
-    apart = (trust * (estimate - mean).square()).sum() / width - least * (clients - 1)
-    between = (apart / (total - trust.square().sum() / total)).clamp_min(0)
-    return mean + (estimate - mean) * (between / (between + variance))
+    mean = pull.sum(0) / weight.sum().clamp_min(1e-3 * weight.abs().sum() + 1e-300)
+    weight = weight.clamp_min(0)
+    off = pull - weight * mean
+    least = _ROUNDING * pull.square().mean() + 1e-300
+    noise = noise.clamp_min(least)
+    trust = (weight * (least / noise)).square()
+    beyond = off.square().mean(1, keepdim=True) - noise
+    between = (trust * beyond).sum() / (trust * weight.square()).sum().clamp_min(1e-300)
+    share = between.clamp_min(0) * weight
+    return mean + share * off / (share * weight + noise)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from privfed.interfaces import State
 
 _SOME = Mixture(wrong=(0.5, 0.02, 1e-4))  # how often a sign of each level errs
 _SELDOM = 0.02  # chances below it do not add up to an interaction
+_FAR = 2.5  # times what is loud: no noise reaches it
+_UNLIKELY = 0.1  # what is less likely is not claimed
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,20 @@ class Verdict:
         lowest = told.amin(1, keepdim=True) - 1.0
         return Items(clients, torch.where(came > 0, told, lowest), chosen)
 
+    def by_strength(self, memory: State) -> Items:
+        """Claim what stands out of the noise of all uploads."""
+        clients = seen(memory)
+        times = memory["uploads"][clients, None].double()
+        told = strength(memory, clients) / times.sqrt()
+        return Items(clients, told, told > self.deviations)
+
     def by_all(self, memory: State, prior: Prior) -> Items:
         """Claim what is likely after all uploads, and by popularity before them."""
         clients, share = seen(memory), likely(prior)
         counts, times = memory["counts"][:, clients], memory["uploads"][clients]
         up, down = counts[1::2].sum(0), counts[0::2].sum(0)
         every = memory["every row"][clients]
-        signs = (up > down).double()
-        back = most_often(counts.sum(0) / times[:, None], prior.negatives)
-        first = torch.where((times > 1)[:, None], (signs + back) / 2, signs)
-        odds = _SOME.log_odds(counts, times, first, share)
+        odds = _SOME.log_odds(counts, times, (up > down).double(), share)
         if every.any():
             told = strength(memory, clients[every])
             told = told / times[every].double().sqrt()[:, None]
@@ -54,7 +60,9 @@ class Verdict:
         """What cannot all be noise, where it is more than noise would make so."""
         loud = told.abs() > self.deviations
         chance = erfc(self.deviations / sqrt(2)) * told.shape[1]
-        return loud & (loud.sum(1, keepdim=True) > chance + 5 * sqrt(chance) + 5)
+        many = loud.sum(1, keepdim=True) > chance + 5 * sqrt(chance) + 5
+        far = told.abs().amax(1, keepdim=True) > _FAR * self.deviations
+        return loud & (many | far)
 
 
 def likely(prior: Prior) -> Tensor:
@@ -77,7 +85,7 @@ def most_likely(odds: Tensor) -> Tensor:
     chance = odds.sigmoid()
     many = (chance * (chance > _SELDOM)).sum(1).round().long()[:, None]
     rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return rank < many
+    return (rank < many) & (chance > _UNLIKELY)
 
 
 def most_often(often: Tensor, negatives: int) -> Tensor:

@@ -18,7 +18,7 @@ from privfed.data.load import DataSettings, load
 from privfed.data.world import World
 from privfed.defenses.gaussian import Gaussian
 from privfed.figures import recovered
-from privfed.guesses import Items, Vectors
+from privfed.guesses import Items, Ratings, Vectors
 from privfed.interfaces import Defense, Method
 from privfed.methods.fedmf import FedMF
 from privfed.methods.fedmr import FedMR
@@ -73,6 +73,19 @@ def test_taste_gives_gender_away(source: str, least: float) -> None:
     assert found["gender_accuracy"][0] > least
     assert found["gender_auc"][0] > least + 0.04
     assert found["accuracy_advantage"][1] > least - 0.65
+
+
+@pytest.mark.parametrize("source", ["items", "ratings"])
+def test_ratings_give_gender_away(source: str) -> None:
+    attack = Attribute(source=source)  # type: ignore[arg-type]
+    of = taste()
+    stars = 1.0 + torch.arange(len(of.train.item)) % 5
+    shape = replace(of.shape, scale=(1.0, 5.0), step=1.0)
+    of = replace(of, train=replace(of.train, label=stars), shape=shape, task="rating")
+
+    found = measured(of, FedMF(width=6, start=0.4, start_spread=0.1), attack, rounds=3)
+
+    assert found["gender_accuracy"][0] > 0.9
 
 
 @pytest.mark.parametrize("source", ["items", "vector"])
@@ -181,9 +194,20 @@ def test_what_is_read_has_length_one() -> None:
     clients = torch.arange(2)
     chosen = torch.tensor([[True, True, False], [False, False, False]])
     items = told(Items(clients, chosen.float(), chosen), 3)
+    rated = told(
+        Ratings(
+            clients,
+            torch.tensor([0, 0]),
+            torch.tensor([0, 2]),
+            torch.tensor([5.0, 3.0]),
+        ),
+        3,
+    )
     vectors = told(Vectors(clients, "v", torch.tensor([[3.0, 4.0], [0.0, 0.0]])), 3)
 
     assert items.norm(dim=1).tolist() == pytest.approx([1, 0])
+    assert rated[0].tolist() == pytest.approx([0.5, 0, 0.5, 0.5, 0, -0.5])
+    assert not rated[1].any()
     assert vectors[0].tolist() == pytest.approx([0.6, 0.8])
 
 

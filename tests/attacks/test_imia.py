@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from privfed.adversary import Prior
-from privfed.attacks.first_uploads import Sent
 from privfed.attacks.imia import Imia, Rule
 from privfed.channels.plain import Plain
 from privfed.data.splits import leave_one_out
@@ -22,13 +21,13 @@ from privfed.methods.fedncf import FedNCF
 from privfed.metrics.leakage import items
 from privfed.rounds import Setup, run
 from privfed.seeds import Seeds
-from privfed.views import ServerView, UploadsView
+from privfed.views import ModelView, UploadsView
 from tests.worlds import opening, shards, uneven
 
 STREAM = Seeds(3)("labels")
 
 
-def padded(counts: list[int], seed: int = 0) -> tuple[Sent, Tensor]:
+def padded(counts: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Candidates of clients, rows of width 1, and true labels: a fifth of them."""
     rng = torch.Generator().manual_seed(seed)
     size = (len(counts), max(counts))
@@ -37,7 +36,7 @@ def padded(counts: list[int], seed: int = 0) -> tuple[Sent, Tensor]:
     truth = torch.rand(size, generator=rng).masked_fill(~real, 2.0)
     order = truth.argsort(1).argsort(1)
     yes = order < (torch.tensor(counts)[:, None] / 5).floor()
-    return Sent(torch.arange(size[1]).expand(size), real, value), yes & real
+    return value, real, yes & real
 
 
 def released(
@@ -88,7 +87,7 @@ def released(
 def test_it_believes_what_the_released_loop_believes(
     counts: list[int], share: float, keep: float, seed: int
 ) -> None:
-    seen, truth = padded(counts, seed)
+    value, real, truth = padded(counts, seed)
     of = torch.arange(len(counts)) + 7
     slot = torch.arange(max(counts))
     noise = torch.rand(truth.shape, generator=torch.Generator().manual_seed(seed))
@@ -97,7 +96,7 @@ def test_it_believes_what_the_released_loop_believes(
         return (label != truth) * 0.5 + noise
 
     found = Rule(share, keep, STREAM).believed(
-        lambda label: seen.value + distances(label)[..., None], seen, of
+        lambda label: value + distances(label)[..., None], value, real, of
     )
 
     for k, count in enumerate(counts):
@@ -105,7 +104,7 @@ def test_it_believes_what_the_released_loop_believes(
         def gap(selected: list[int], k: int = k) -> list[float]:
             label = torch.zeros_like(truth)
             label[k, selected] = True
-            moved = seen.value + distances(label)[..., None] - seen.value
+            moved = value + distances(label)[..., None] - value
             return moved[k, :, 0].abs().tolist()
 
         def key(turn: int, item: int, k: int = k) -> float:
@@ -118,14 +117,14 @@ def test_it_believes_what_the_released_loop_believes(
 
 
 def test_with_nine_in_ten_believed_one_shadow_is_trained() -> None:
-    seen, truth = padded([50, 30])
+    value, real, truth = padded([50, 30])
     trained = []
 
     def train(label: Tensor) -> Tensor:
         trained.append(label)
-        return seen.value + (label != truth)[..., None]
+        return value + (label != truth)[..., None]
 
-    Rule(0.2, 0.9, STREAM).believed(train, seen, torch.arange(2))
+    Rule(0.2, 0.9, STREAM).believed(train, value, real, torch.arange(2))
 
     assert len(trained) == 1
 
@@ -133,15 +132,15 @@ def test_with_nine_in_ten_believed_one_shadow_is_trained() -> None:
 def test_a_distance_that_never_errs_gains_little_at_nine_in_ten_and_much_at_one() -> (
     None
 ):
-    seen, truth = padded([1000] * 20)
+    value, real, truth = padded([1000] * 20)
     ties = torch.Generator().manual_seed(1)
 
     def precision(keep: float) -> float:
         def train(label: Tensor) -> Tensor:
             gap = (label != truth) + torch.rand(truth.shape, generator=ties) / 2
-            return seen.value + gap[..., None]
+            return value + gap[..., None]
 
-        yes = Rule(0.2, keep, STREAM).believed(train, seen, torch.arange(20))
+        yes = Rule(0.2, keep, STREAM).believed(train, value, real, torch.arange(20))
         return float((yes & truth).sum() / yes.sum())
 
     assert precision(0.9) == pytest.approx((0.2 * 0.2 + 0.05 * 0.5) / 0.2, abs=0.02)
@@ -149,30 +148,30 @@ def test_a_distance_that_never_errs_gains_little_at_nine_in_ten_and_much_at_one(
 
 
 def test_rows_that_tell_nothing_leave_chance() -> None:
-    seen, truth = padded([1000] * 20)
+    value, real, truth = padded([1000] * 20)
 
     yes = Rule(0.2, 0.5, STREAM).believed(
-        lambda label: torch.zeros(*label.shape, 1), seen, torch.arange(20)
+        lambda label: torch.zeros(*label.shape, 1), value, real, torch.arange(20)
     )
 
     assert float((yes & truth).sum() / yes.sum()) == pytest.approx(0.2, abs=0.02)
 
 
-def views(order: int) -> list[ServerView | UploadsView]:
+def views(order: int) -> list[ModelView | UploadsView]:
     """One round of FedNCF on an uneven world; ``order`` is of the shards."""
     world, seeds = uneven(), Seeds(6)
     method = FedNCF(width=8, epochs=4)
     model, private = method.init(world.shape, seeds("init"))
     channel = Plain()
     opened = channel.open(opening(world.shape))
-    found: list[ServerView | UploadsView] = []
+    found: list[ModelView | UploadsView] = []
     for cohort in shards(world, 3):
         now = Round(0, seeds("train"), seeds("once"))
         up = method.train(model, private, cohort, now).uploads
         opened, view = channel.send(opened, up)
         assert isinstance(view, UploadsView)
         found.append(view)
-    return [ServerView(round=0, model=model), *found[::order]]
+    return [ModelView(round=0, model=model), *found[::order]]
 
 
 def claimed(attack: Imia, order: int = 1) -> Items:
@@ -220,7 +219,7 @@ def test_it_beats_chance_on_fedncf() -> None:
 
 
 def test_a_method_without_a_recipe_is_told_so() -> None:
-    assert "recipe" in Imia().misfit(BPR())
+    assert "cannot repeat" in Imia().misfit(BPR())
     assert not Imia().misfit(FedNCF())
 
 

@@ -26,6 +26,7 @@ from tests.worlds import shards
 
 SEEDS = Seeds(3)
 WORLD = rated(clients=(6, 9, 7, 12))
+UNGRIDDED = replace(WORLD, shape=replace(WORLD.shape, step=0.0))
 EXACT = FedMF(
     width=4,
     learning_rate=0.01,
@@ -76,21 +77,23 @@ def claimed(
 
 def test_two_uploads_give_every_rating() -> None:
     found = claimed(Inversion(), EXACT, WORLD)
+    near = claimed(Inversion(), EXACT, UNGRIDDED)
 
     assert len(found.rating) == len(WORLD.train.item)
-    assert float(errors(found, WORLD).max()) < 1e-3
+    assert float(errors(found, WORLD).max()) == 0.0
+    assert float(errors(near, WORLD).max()) < 1e-3
 
 
 def test_so_do_uploads_of_several_local_steps() -> None:
     several = replace(EXACT, local_steps=4, learning_rate=0.005)
 
-    found = claimed(Inversion(), several, WORLD)
+    found = claimed(Inversion(), several, UNGRIDDED)
 
     assert float(errors(found, WORLD).max()) < 1e-3
 
 
 def test_one_upload_leaves_a_length_open() -> None:
-    found = claimed(Inversion(uploads=1), EXACT, WORLD)
+    found = claimed(Inversion(uploads=1), EXACT, UNGRIDDED)
 
     assert float(errors(found, WORLD).mean()) > 0.05
 

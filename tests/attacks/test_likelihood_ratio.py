@@ -176,6 +176,13 @@ def test_without_views_nothing_is_claimed() -> None:
     assert len(FEW.guess(FEW.start(prior), prior).score) == 0
 
 
+def test_so_many_victims_are_judged() -> None:
+    some, every = guessed(replace(FEW, victims=3)), guessed(FEW)
+
+    assert len(some.clients) == 3
+    assert set(some.clients.tolist()) < set(every.clients.tolist())
+
+
 def test_rounds_bounds_what_it_reads() -> None:
     prior = Prior(uneven().shape, Seeds(1)("attack"), LINEAR)
     memory = FEW.start(prior)
@@ -268,7 +275,7 @@ def test_shadows_are_trained_and_defended_and_see_no_real_user() -> None:
     assert sorted(found.taken.sum(1).tolist()) == sorted(taken.sum(1).tolist())
 
 
-@pytest.mark.parametrize("name", ["sizes", "shadows", "starts", "rounds"])
+@pytest.mark.parametrize("name", ["sizes", "shadows", "starts", "victims", "rounds"])
 def test_settings_that_cannot_be(name: str) -> None:
     with pytest.raises(ValueError, match=name):
         LikelihoodRatio(**{name: 0})

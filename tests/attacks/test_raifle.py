@@ -62,7 +62,7 @@ def f1(found: Items) -> float:
 def test_it_finds_the_interactions_among_the_negatives(of: type[Backbone]) -> None:
     method = of(width=16, learning_rate=0.05, epochs=2, item_std=0.3)
 
-    assert f1(claimed(Raifle(tries=2), method)) > 0.9  # chance is 0.2
+    assert f1(claimed(Raifle(tries=2), method)) > 0.8  # chance is 0.2
 
 
 def test_under_noise_that_drowns_uploads_it_does_no_better_than_chance() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from privfed.channels.plain import Plain
 from privfed.data.cohort import cohort_of
 from privfed.data.world import World
+from privfed.errors import SettingsError
 from privfed.interfaces import State
 from privfed.methods.fedmf import FedMF
 from tests.methods.factored import (
@@ -41,8 +42,20 @@ FORMS = [
 ]
 
 
+SEVERAL = [
+    *(replace(form, local_steps=3) for form in FORMS),
+    *(
+        replace(form, local_steps=steps, optimizer="adam")
+        for form in FORMS
+        if form.steps == "all"
+        for steps in (1, 4)
+    ),
+]
+
+
 def name(method: FedMF) -> str:
-    return f"{method.steps}-{method.reads}-{method.upload}"
+    several = f"-{method.local_steps}-{method.optimizer}"
+    return f"{method.steps}-{method.reads}-{method.upload}" + several
 
 
 def twin(
@@ -70,6 +83,95 @@ def twin(
     return x, sent
 
 
+def repeated(
+    method: FedMF, model: State, private: State, of: World, client: int
+) -> tuple[Tensor, Tensor]:
+    """One client with its own copies of the rows: its new vector, and what it sends."""
+    items, labels = own(of, client)
+    x = private["users"][client].double().requires_grad_()
+    rows = model["items"].double()[items].requires_grad_()
+    g, reg = method.learning_rate, method.regularization
+    by = [
+        torch.optim.Adam([value], lr=g)
+        if method.optimizer == "adam"
+        else torch.optim.SGD([value], lr=g)
+        for value in (x, rows)
+    ]
+    parts = [[k] for k in range(len(items))]
+    if method.steps == "all":
+        parts = [list(range(len(items)))] if len(items) else []
+    for _ in range(method.local_steps):
+        for part in parts:
+            error = (labels[part] - rows[part] @ x).detach()
+            pull = -2 * (error[:, None] * rows[part]).sum(0) + 2 * reg * x
+            before, x.grad = x.detach().clone(), pull.detach()
+            by[0].step()
+            read = x.detach() if method.reads == "new" else before
+            rows.grad = torch.zeros_like(rows)
+            slope = -2 * error[:, None] * read + 2 * reg * rows[part]
+            rows.grad[part] = slope.detach()
+            by[1].step()
+    sent = model["items"].double()[items] - rows.detach()
+    whole = torch.zeros_like(model["items"], dtype=torch.float64)
+    return x.detach(), whole.index_add(0, items, sent)
+
+
+@pytest.mark.parametrize("method", SEVERAL, ids=name)
+def test_several_local_steps_equal_their_per_client_twin(method: FedMF) -> None:
+    model, private = shaken(method, WORLD)
+
+    total, after = one_round(method, model, private, WORLD)
+    updated = method.apply(model, total)
+
+    expected = model["items"].double()
+    for client in range(WORLD.shape.clients):
+        x, sent = repeated(method, model, private, WORLD, client)
+        close(after["users"][client], x)
+        expected = expected - sent
+    close(updated["items"], expected)
+
+
+@pytest.mark.parametrize(("steps", "optimizer"), [(3, "sgd"), (1, "adam"), (3, "adam")])
+def test_an_item_that_is_rated_twice_has_one_copy(
+    steps: int, optimizer: Literal["sgd", "adam"]
+) -> None:
+    of = rated(world([[2, 5, 2]], 6))
+    method = replace(BASE, steps="all", local_steps=steps, optimizer=optimizer)
+    model, private = shaken(method, of)
+    items, labels = own(of, 0)
+    x, table = private["users"][0].double(), model["items"].double().clone()
+    adam = {
+        n: (torch.zeros_like(v), torch.zeros_like(v))
+        for n, v in (("x", x), ("y", table))
+    }
+
+    def move(n: str, slope: Tensor, step: int) -> Tensor:
+        if optimizer == "sgd":
+            return -method.learning_rate * slope
+        first, second = adam[n]
+        first.mul_(0.9).add_(0.1 * slope)
+        second.mul_(0.999).add_(0.001 * slope**2)
+        size = (second / (1 - 0.999**step)).sqrt() + 1e-8
+        return -method.learning_rate * first / (1 - 0.9**step) / size
+
+    for step in range(1, steps + 1):
+        error = labels - table[items] @ x
+        reg = method.regularization
+        slope = -2 * (error[:, None] * table[items]).sum(0) + 2 * reg * x
+        x = x + move("x", slope, step)
+        slope = -2 * error[:, None] * x + 2 * reg * table[items]
+        table = table + move(
+            "y", torch.zeros_like(table).index_add(0, items, slope), step
+        )
+
+    trained = method.train(model, private, everyone(of), round_of(0))
+    rows = trained.uploads.rows["items"]
+
+    assert rows.item.tolist() == [2, 5]
+    close(rows.value, (table - model["items"])[[2, 5]])
+    close(trained.private["users"][0], x)
+
+
 @pytest.mark.parametrize("method", FORMS, ids=name)
 def test_a_round_equals_its_per_client_twin(method: FedMF) -> None:
     model, private = shaken(method, WORLD)
@@ -85,7 +187,7 @@ def test_a_round_equals_its_per_client_twin(method: FedMF) -> None:
     close(updated["items"], expected)
 
 
-@pytest.mark.parametrize("method", FORMS, ids=name)
+@pytest.mark.parametrize("method", FORMS + SEVERAL, ids=name)
 def test_shards_do_not_change_a_bit(method: FedMF) -> None:
     bits(replace(method, width=20), rated(uneven(MANY, items=150)))
 
@@ -176,6 +278,31 @@ def test_a_round_of_nobody_changes_nothing() -> None:
     assert torch.equal(BASE.apply(model, total)["items"], model["items"])
 
 
+def test_what_is_public_of_a_pass_is_what_devices_do() -> None:
+    method = replace(BASE, steps="all", reads="new", local_steps=2)
+
+    told = method.pass_(5)
+
+    assert (told.rate, told.decay, told.factor) == (0.02, 0.05, 2.0)
+    assert (told.moves, told.reads, told.mean) == ("all", "new", False)
+    assert (told.steps, told.optimizer) == (2, "sgd")
+
+
+def test_dp_takes_its_own_local_steps() -> None:
+    for method in (
+        replace(BASE, local_steps=2),
+        replace(BASE, steps="all", optimizer="adam"),
+    ):
+        with pytest.raises(SettingsError, match="local_steps"):
+            method.private_training()
+    assert BASE.private_training().upload == "full"
+
+
+def test_adam_steps_on_the_sum() -> None:
+    with pytest.raises(ValueError, match="steps=all"):
+        FedMF(optimizer="adam")
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -186,6 +313,7 @@ def test_a_round_of_nobody_changes_nothing() -> None:
         ("start", 0.0),
         ("start", float("inf")),
         ("start_spread", -0.1),
+        ("local_steps", 0),
     ],
 )
 def test_an_unusable_setting_is_named(setting: str, value: float) -> None:

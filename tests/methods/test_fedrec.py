@@ -263,6 +263,16 @@ def test_rows_from_everybody_are_averaged_over_everybody() -> None:
     torch.testing.assert_close(moved, step * 0.3 / total.weight)
 
 
+def test_what_is_public_of_a_pass_is_what_devices_do() -> None:
+    told = BASE.pass_(2)
+
+    assert told.rate == pytest.approx(0.3 * 0.9**2)
+    assert (told.decay, told.factor, told.mean) == (0.05, 1.0, True)
+    assert told.moves == "all"
+    assert told.reads == "old"
+    assert told.steps == 1
+
+
 def test_training_changes_nothing_that_it_was_given() -> None:
     leaves_alone(BASE, WORLD)
 

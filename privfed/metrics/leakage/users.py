@@ -13,8 +13,8 @@ def judge(guess: Users, truth: Truth, prior: Prior) -> Judged | NotApplicable:
     """Figures over all candidates together.
 
     ``auc`` is the chance that one who took part is scored above one who did not;
-    ``tpr_at_1`` and ``tpr_at_0.1`` are the share of those who took part that is found
-    while at most 1 % or 0.1 % of the others are taken for them. The floor scores
+    ``tpr@fpr_1e-2`` and ``tpr@fpr_1e-3`` are the share of those who took part that is
+    found while at most 1 % or 0.1 % of the others are taken for them. The floor scores
     candidates by the length of their profile. Raises ArithmeticError where a score is
     not finite.
     """
@@ -36,8 +36,8 @@ def _pooled(score: Tensor, inside: Tensor) -> dict[str, Pooled]:
     clients = len(inside)
     return {
         "auc": Pooled(clients, lambda at: auc(score[at], inside[at])),
-        "tpr_at_1": Pooled(clients, lambda at: tpr(score[at], inside[at], 0.01)),
-        "tpr_at_0.1": Pooled(clients, lambda at: tpr(score[at], inside[at], 0.001)),
+        "tpr@fpr_1e-2": Pooled(clients, lambda at: tpr(score[at], inside[at], 0.01)),
+        "tpr@fpr_1e-3": Pooled(clients, lambda at: tpr(score[at], inside[at], 0.001)),
     }
 
 

@@ -16,13 +16,13 @@ def judge(guess: Vectors, truth: Truth, _: Prior) -> Judged | NotApplicable:
     """Figures over clients, beside the mean of the other clients' true vectors.
 
     ``cosine`` is that of claim and truth. Where vectors start alike it is near 1 for
-    whoever says the same of all, so ``own_cosine`` is the cosine after the mean over
-    the other clients is taken off, of claims and of true vectors alike: 0 is what a
-    claim made alike for all reaches. ``sign_agreement`` is the share of numbers whose
-    sign is right, ``relative_error`` the length of the error over the truth's, which
-    tells nothing where directions alone are claimed. The floor is no guess that an
-    adversary could make, but more than any prior tells. Raises ArithmeticError where
-    a claim is not finite.
+    whoever says the same of all, so ``own_cosine`` is the cosine after all are made of
+    length one and the mean over the other clients is taken off, of claims and of true
+    vectors alike: 0 is what a claim made alike for all reaches. ``sign_agreement`` is
+    the share of numbers whose sign is right, ``relative_error`` the length of the error
+    over the truth's, which tells nothing where directions alone are claimed. The floor
+    is no guess that an adversary could make, but more than any prior tells. Raises
+    ArithmeticError where a claim is not finite.
     """
     if not bool(guess.vector.isfinite().all()):
         raise ArithmeticError("an attack's vector is not finite")
@@ -31,7 +31,7 @@ def judge(guess: Vectors, truth: Truth, _: Prior) -> Judged | NotApplicable:
     if len(real) < 2:
         return NotApplicable("one client's vector has no others to stand out from")
     claimed = guess.vector.flatten(1).double()
-    own = cosine(_apart(claimed), _apart(real))
+    own = cosine(_apart(_unit(claimed)), _apart(_unit(real)))
     scores = {**_near(claimed, real), "own_cosine": own}
     floor = {**_near(_others(real), real), "own_cosine": torch.zeros_like(own)}
     return Judged(_means(scores), _means(floor), "own_cosine")
@@ -56,6 +56,11 @@ def cosine(one: Tensor, other: Tensor) -> Tensor:
 def _others(vector: Tensor) -> Tensor:
     """The mean of all rows but each, (rows, width)."""
     return (vector.sum(0) - vector) / (len(vector) - 1)
+
+
+def _unit(vector: Tensor) -> Tensor:
+    length: Tensor = vector_norm(vector, dim=1, keepdim=True)
+    return vector / length.clamp_min(1e-30)
 
 
 def _apart(vector: Tensor) -> Tensor:
