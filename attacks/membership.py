@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from privfed.adversary import NotApplicable
 from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.cli.progress import Line
@@ -87,7 +88,8 @@ def _ranks(
 ) -> list[Rank]:
     click.echo(f"{method}, {defense}", err=True)
     chain = () if defense == "none" else (choose("defense", defense).part,)
-    parts = {name: choose("attack", name).part for name in attacks}
+    watching = [*attacks, "likelihood_ratio"]  # which tells what was sent
+    parts = {name: choose("attack", name).part for name in watching}
     setup = Setup(
         world,
         choose("method", method).part,
@@ -104,13 +106,16 @@ def _ranks(
             progress=lambda at, of, row: line(seed, at, of, row),
         )
     sent = outcome.guesses["likelihood_ratio"]
-    assert isinstance(sent, Interactions)
+    if not isinstance(sent, Interactions):
+        raise click.UsageError(f"{method} does not rank items; take one that does")
     common = replace(sent, score=world.popularity[sent.item].double())
     rows = [_rank(world, outcome, "popularity", common, None)]
     for name in attacks:
         guess = outcome.guesses[name]
         if isinstance(guess, Items):
             rows.append(_rank(world, outcome, name, _of_sent(guess, sent), guess))
+        elif isinstance(guess, NotApplicable):
+            click.echo(f"{name}: {guess.reason}", err=True)
         elif isinstance(guess, Interactions):
             rows.append(_rank(world, outcome, name, guess, _decided(guess, world)))
     return [replace(row, method=method, defense=defense) for row in rows]

@@ -93,15 +93,30 @@ class Row:
 @click.option("--data", help="Name or path.  [default: ml-100k, else demo]")
 @click.option("--users", default=30, show_default=True)
 @click.option("--iterations", default=50, show_default=True)
+@click.option(
+    "--epsilon",
+    "epsilons",
+    multiple=True,
+    type=float,
+    default=EPSILONS,
+    show_default=True,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def main(data: str | None, users: int, iterations: int, as_json: bool) -> None:
+def main(
+    data: str | None,
+    users: int,
+    iterations: int,
+    epsilons: tuple[float, ...],
+    as_json: bool,
+) -> None:
     """Attack under every defense and print one table."""
     world = load(DataSettings(data or at_hand()), "ranking").world
-    grid = [(epsilon, 0.0) for epsilon in EPSILONS] + [(inf, 1.0)]
+    grid = [(inf, 1.0), *((epsilon, 0.0) for epsilon in epsilons)]
     rows = []
     for epsilon, mu in grid:
-        click.echo(f"epsilon {epsilon}, regularizer {mu}", err=True)
-        rows += list(_measured(world, users, iterations, epsilon, mu))
+        for row in _measured(world, users, iterations, epsilon, mu):
+            click.echo(f"{row}", err=True)
+            rows.append(row)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return

@@ -32,6 +32,12 @@ from privfed.result import Figure
 METHODS = ("pfedrec", "fedncf", "bpr", "fedmf")
 DEFENSES = ("none", "dp:epsilon=8", "user_dp:epsilon=8")
 LINKED = ("none", "gaussian:variance=1e-6", "dp:epsilon=8")  # what uploads carry
+_HEADS = {
+    "auc": "AUC",
+    "tpr@fpr_1e-2": "TPR@1e-2",
+    "tpr@fpr_1e-3": "TPR@1e-3",
+    "reciprocal_rank": "1/rank",
+}
 FEW = {"kind": "uniform", "clients_per_round": 20}
 
 
@@ -131,9 +137,10 @@ def _table(title: str, rows: Sequence[Row], names: Sequence[str]) -> Table:
     """The rows that have all of the figures, beside the prior alone."""
     lead = names[0]
     table = Table(box=None, pad_edge=False, title=title)
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     table.add_column("defense", no_wrap=True)
-    for name in (*names[:1], "95 % interval", *names[1:], "prior alone"):
+    heads = [_HEADS.get(name, name) for name in names]
+    for name in (heads[0], "95 % interval", *heads[1:], "prior"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         if not set(names) <= set(row.figures):

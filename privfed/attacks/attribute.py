@@ -41,7 +41,7 @@ class Attribute(Attack):
     ``user_vector``; ``ratings`` the items and ratings of ``rating_two_rounds``. A
     logistic regression on rows of length one, with an L2 penalty of weight 1 /
     ``fit``, learns from users whose attributes are known and tells those of the
-    others: no number of it was tuned on them.
+    others.
     """
 
     source: Literal["items", "vector", "ratings"] = "items"

@@ -24,8 +24,9 @@ from privfed.interfaces import Method, Reads, ReadsItems, State
 from privfed.messages import Rows, Uploads, every
 from privfed.views import ModelView, UploadsView, View
 
-_FEATURE, _SIZES, _INVERSE = "feature.", "sizes", "inverse"
-_QUIET, _NORMAL = 0.2, 0.2533  # a client touches fewer than all items but these
+_FEATURE, _SIZES, _INVERSE, _KNOWN = "feature.", "sizes", "inverse", "known"
+_QUIET, _NORMAL = 0.2, 0.2533  # a share of items that few clients touch more than
+_TOUCHED = 0.05  # of a client's strongest item: no noise, where most are touched
 _EXACT = 1e-3  # of a client's strongest item: the solution is never finer
 
 
@@ -100,7 +101,7 @@ class ReadyFeatureSpan(FeatureSpan):
         known = torch.cat([table / _size(table) for table in inputs], 1)
         sizes = torch.stack([_size(table) for table in inputs])
         inverse = _inverse(known, self.ridge)
-        return {**memory, _SIZES: sizes, _INVERSE: inverse}
+        return {**memory, _SIZES: sizes, _INVERSE: inverse, _KNOWN: known}
 
     def _input(self, memory: State, view: ModelView, read: Reads) -> Tensor:
         """What a layer reads of each item, (items, in)."""
@@ -111,10 +112,10 @@ class ReadyFeatureSpan(FeatureSpan):
     def _read(self, uploads: Uploads, memory: State) -> Reading:
         items, clients = memory["counts"].shape[2], len(uploads.clients)
         moved = self._moved(uploads, memory)
-        told = _along(moved, self.power) @ memory[_INVERSE].T
-        level = told.abs()
-        noise = level.quantile(_QUIET, dim=1) / _NORMAL
-        unit = torch.maximum(noise, _EXACT * level.amax(1)).clamp_min(1e-30)
+        change = _along(moved, self.power)
+        told = change @ memory[_INVERSE].T
+        noise = _noise(change, told, memory)
+        unit = torch.maximum(noise, _EXACT * told.abs().amax(1)).clamp_min(1e-30)
         told = told / unit[:, None]
         loud = told.abs() > self.deviations
         rows, sign = every(told[..., None]), torch.where(loud, told, 0.0).sign()
@@ -137,6 +138,22 @@ class ReadyFeatureSpan(FeatureSpan):
 def _size(table: Tensor) -> Tensor:
     """The usual length of a row, ()."""
     return table.square().sum(1).mean().sqrt().clamp_min(1e-30)
+
+
+def _noise(change: Tensor, told: Tensor, memory: State) -> Tensor:
+    """Deviation of an item that was not touched, (clients,).
+
+    Seen in the items that stand out least, and in what no item explains where there
+    are more features than items. There a client may also touch nearly all items.
+    """
+    known, inverse = memory[_KNOWN], memory[_INVERSE]
+    items, width = known.shape
+    least = told.abs().quantile(_QUIET, dim=1) / _NORMAL
+    if width <= items:
+        return least
+    left = (change - told @ known).square().sum(1) / (width - items)
+    noise = (left * inverse.square().sum(1).mean()).sqrt()
+    return torch.maximum(noise, torch.minimum(least, _TOUCHED * told.abs().amax(1)))
 
 
 def _inverse(known: Tensor, ridge: float) -> Tensor:

@@ -1,22 +1,35 @@
 """Sign-PC recovers planted worlds, and real training, exactly."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
+from privfed.adversary import Attack, Prior
 from privfed.attacks.axis import principal
 from privfed.attacks.sign_pc import SignPC
-from privfed.messages import Rows
+from privfed.data.world import Shape
+from privfed.guesses import Items
+from privfed.interfaces import Known, Method
+from privfed.messages import Rows, every
+from privfed.methods.bpr import BPR
 from privfed.methods.fcf import FCF
+from privfed.methods.fcf_original import FCFOriginal
 from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedmr import FedMR
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
 from privfed.methods.pfedrec import PFedRec
+from privfed.metrics.leakage.items import score
+from privfed.seeds import Seeds
+from privfed.views import ModelView, UploadsView, View
 from tests.attacks.views import guess, prior_of, trained, truth, view_of
-from tests.worlds import checkerboard, world
+from tests.worlds import checkerboard, uneven, world
 
 
 def planted(seed: int, items: int = 120, negatives: int = 4) -> tuple[Rows, Tensor]:
@@ -175,3 +188,151 @@ def test_the_axis_is_the_first_right_singular_vector(seed: int) -> None:
         assert share[client].item() == pytest.approx(
             (s[0] ** 2 / s.square().sum()).item(), rel=1e-3
         )
+
+
+# What is known of a row is taken off first.
+
+
+def ready(attack: Attack, method: Method, shape: Shape, views: list[View]) -> Items:
+    """The guess of an attack that was told the method."""
+    prior = Prior(shape, Seeds(0)("attack"), method)
+    found = guess(attack.prepare(prior), prior, *views)
+    assert isinstance(found, Items)
+    return found
+
+
+def regular(seed: int, decay: float, longest: float) -> tuple[Rows, Tensor, Tensor]:
+    """Planted rows less ``decay`` times a table, then cut; the table, who is real."""
+    rows, label = planted(seed)
+    rng = Generator().manual_seed(seed + 1)
+    table = torch.randn(120, 6, generator=rng)
+    value = rows.value - decay * table[rows.item]
+    length = value.norm(dim=1, keepdim=True)
+    value = value * (longest / length).clamp_max(1.0)
+    return Rows(rows.sender, rows.item, value), table, label
+
+
+@pytest.mark.parametrize("longest", [inf, 3.0])
+def test_weight_decay_hides_nothing_from_who_knows_it(longest: float) -> None:
+    """Rows of decay 3 are mostly decay; cut to 3, most are cut."""
+
+    @dataclass(frozen=True)
+    class Decayed(BPR):
+        def known_parts(self) -> Mapping[str, Sequence[Known]]:
+            return {"items": [Known("items", factor=-3.0)]}
+
+        def longest_row(self) -> float:
+            return longest
+
+    right, blind = 0, 0
+    for seed in range(10):
+        rows, table, label = regular(seed, 3.0, longest)
+        model = ModelView(round=0, model={"items": table})
+        views = [model, view_of(torch.arange(5), {"items": rows})]
+        method = Decayed(width=6, negatives=4)
+        found = ready(SignPC(uploads="first"), method, Shape(5, 120), views)
+        right += int((found.chosen == label).all(1).sum())
+        raw = guess(SignPC(uploads="first"), prior_of(5, 120, 4), *views)
+        blind += int((raw.chosen == label).all(1).sum())
+
+    assert right == 50 if longest == inf else right >= 40
+    assert blind < 10
+
+
+@given(seed=st.integers(0, 100))
+def test_an_unknown_factor_of_a_known_part_is_fitted(seed: int) -> None:
+    class Lasso(FedRAP):
+        def known_parts(self) -> Mapping[str, Sequence[Known]]:
+            return {"items": [Known("items", signs=True), Known("items")]}
+
+    rows, label = planted(seed)
+    rng = Generator().manual_seed(seed + 1)
+    table = torch.randn(120, 6, generator=rng)
+    own = 0.2 + torch.rand(5, 1, generator=rng)[rows.sender]
+    value = rows.value - own * table[rows.item].sign() + own / 2 * table[rows.item]
+    sent = view_of(torch.arange(5), {"items": Rows(rows.sender, rows.item, value)})
+    views = [ModelView(round=0, model={"items": table}), sent]
+
+    found = ready(SignPC(uploads="first"), Lasso(width=6), Shape(5, 120), views)
+
+    right = (found.chosen == label).all(1)
+    assert right[1:].all()  # the first has 10 rows, for 6 + 2 unknowns
+
+
+# Many uploads.
+
+
+def test_no_order_of_uploads_or_shards_changes_a_bit() -> None:
+    views = list(trained(PFedRec(width=8, item_rate=0.01), uneven(), 4))
+    prior = prior_of(8, 60, 4, uneven().popularity)
+
+    found, turned = (guess(SignPC(), prior, *v) for v in (views, views[::-1]))
+
+    assert torch.equal(found.score, turned.score)
+    assert torch.equal(found.chosen, turned.chosen)
+
+
+def noised(views: list[UploadsView], spread: float) -> list[UploadsView]:
+    """The views with noise on every number, of no row that was not sent."""
+    rng, found = Generator().manual_seed(5), []
+    for view in views:
+        rows = {
+            name: replace(
+                r, value=r.value + spread * torch.randn(r.value.shape, generator=rng)
+            )
+            for name, r in view.uploads.rows.items()
+        }
+        found.append(replace(view, uploads=replace(view.uploads, rows=rows)))
+    return found
+
+
+def test_uploads_add_up_where_noise_on_touched_rows_hides_a_single_one() -> None:
+    rng = Generator().manual_seed(8)
+    of = world(
+        [torch.randperm(150, generator=rng)[:12].tolist() for _ in range(9)], 150
+    )
+    method = FedAvg(width=8, epochs=1)
+    views = noised(list(trained(method, of, 8)), 0.01)
+    shards = len(views) // 8
+    prior = prior_of(9, 150, 4)
+
+    one, all_of_them = (guess(SignPC(), prior, *v) for v in (views[:shards], views))
+
+    first, last = (score(g, of.train)["f1"].mean() for g in (one, all_of_them))
+    assert last > 0.9 > 0.6 > first
+
+
+def test_a_row_that_was_sent_and_did_not_move_is_claimed() -> None:
+    """Its sigmoid is 1 in single precision; that of a negative is never 0."""
+    rows, label = planted(1)
+    real = label[rows.sender, rows.item]
+    last = real & (torch.arange(len(real)) == real.nonzero()[-1, 0])
+    still = Rows(rows.sender, rows.item, rows.value.masked_fill(last[:, None], 0.0))
+
+    found = guess(
+        SignPC(), prior_of(5, 120, 4), view_of(torch.arange(5), {"items": still})
+    )
+
+    assert torch.equal(found.chosen, label)
+
+
+def test_noise_alone_is_read_as_popularity() -> None:
+    rng = Generator().manual_seed(3)
+    rows = every(torch.randn(6, 200, 8, generator=rng))
+    popular = torch.arange(200.0) + 1
+
+    found = guess(
+        SignPC(), prior_of(6, 200, 4, popular), view_of(torch.arange(6), {"t": rows})
+    )
+
+    each = torch.stack(
+        [
+            torch.corrcoef(torch.stack([s, popular.double().log()]))[0, 1]
+            for s in found.score
+        ]
+    )
+    assert each.mean() > 0.8
+
+
+def test_fcf_is_left_to_its_own_attack() -> None:
+    assert "fcf_dense" in SignPC().misfit(FCFOriginal())

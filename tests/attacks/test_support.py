@@ -7,7 +7,7 @@ import torch
 from privfed.attacks.support import Support
 from privfed.messages import Rows
 from privfed.methods.fedavg import FedAvg
-from privfed.views import ItemsView
+from privfed.views import ItemsView, UploadsView
 from tests.attacks.views import guess, prior_of, trained, truth, view_of
 from tests.worlds import uneven
 
@@ -46,16 +46,21 @@ def test_all_tables_count() -> None:
     assert found.chosen.tolist() == [[False, True, False, True, False]]
 
 
-def test_only_the_first_upload_of_a_client_is_read() -> None:
-    first, second = (
-        view_of(
-            torch.tensor([0]),
-            {"a": Rows(torch.tensor([0]), torch.tensor([i]), torch.zeros(1, 2))},
-            round=i,
-        )
-        for i in (0, 1)
-    )
-    found = guess(Support(), prior_of(1, 3, 1), first, second)
+def one_item(round: int) -> UploadsView:
+    """Client 0 sends the item that has the round's number."""
+    rows = Rows(torch.tensor([0]), torch.tensor([round]), torch.zeros(1, 2))
+    return view_of(torch.tensor([0]), {"a": rows}, round)
+
+
+def test_parts_of_a_history_add_up() -> None:
+    found = guess(Support(), prior_of(1, 3, 1), *map(one_item, (0, 1, 1, 1)))
+    assert found.chosen.tolist() == [[True, True, False]]
+    assert found.score.tolist() == [[0.25, 0.75, 0.0]]
+
+
+def test_the_first_upload_alone_may_count() -> None:
+    only = Support(uploads="first")
+    found = guess(only, prior_of(1, 3, 1), *map(one_item, (0, 1)))
     assert found.chosen.tolist() == [[True, False, False]]
 
 
