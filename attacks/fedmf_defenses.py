@@ -110,7 +110,7 @@ def main(data: str, rounds: int, as_json: bool) -> None:
         click.echo(way.name, err=True)
         rows += measured(way, world, *state, rounds)
     if not as_json:
-        Console().print(_table(rows), highlight=False)
+        Console(width=110).print(_table(rows), highlight=False)
     tell(_claims(rows), as_json)
 
 
@@ -119,6 +119,8 @@ def _trained(world: World, rounds: int) -> tuple[State, State]:
     cohort = cohort_of(world, world.eligible)
     for number in range(rounds):
         model, private, _ = _round(BASE, model, private, cohort, number)
+    if not bool(model[ITEMS].isfinite().all()):
+        raise click.ClickException("training diverged")
     return model, private
 
 

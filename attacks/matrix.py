@@ -118,8 +118,8 @@ def main(
         return
     console = Console()
     console = console if console.is_terminal else Console(width=100)
-    for made in _tables(cells):
-        console.print("", made, highlight=False)
+    for heading, made in _tables(cells):
+        console.print(f"\n{heading}", made, sep="\n", highlight=False)
     for reason in dict.fromkeys(cell.reason for cell in cells if not cell.attack):
         console.print(f"x: {reason}", highlight=False)
 
@@ -203,24 +203,24 @@ def _of(found: Mapping[str, Any], method: str, defense: str) -> Iterator[Cell]:
         yield Cell(method, defense, attack, name, figures[lead], prior, figures[gain])
 
 
-def _tables(cells: Sequence[Cell]) -> Iterator[Table]:
-    """A table for each attack that applied anywhere."""
+def _tables(cells: Sequence[Cell]) -> Iterator[tuple[str, Table]]:
+    """Heading and table of each attack that applied anywhere."""
     refused = {(c.method, c.defense) for c in cells if not c.attack}
     for attack in dict.fromkeys(cell.attack for cell in cells if cell.attack):
         mine = {(c.method, c.defense): c for c in cells if c.attack == attack}
         told = [cell for cell in mine.values() if cell.figure]
         if told:
-            yield _table(f"{attack}: {metric(told[0].metric)}", mine, refused, cells)
+            heading = f"{attack}: {metric(told[0].metric)}"
+            yield heading, _table(mine, refused, cells)
 
 
 def _table(
-    heading: str,
     mine: Mapping[tuple[str, str], Cell],
     refused: set[tuple[str, str]],
     cells: Sequence[Cell],
 ) -> Table:
     defenses = dict.fromkeys(cell.defense for cell in cells)
-    table = Table(box=None, pad_edge=False, title=heading, title_justify="left")
+    table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True)
     for name in ("prior", *defenses):
         table.add_column(name, justify="right", no_wrap=True)

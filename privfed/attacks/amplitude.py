@@ -40,4 +40,5 @@ def _ratio(told: Tensor, most: Tensor) -> Tensor:
     upper, lower = torch.special.log_ndtr(told), torch.special.log_ndtr(told - most)
     mean = upper + torch.log1p(-torch.exp(lower - upper).clamp_max(1 - 1e-12))
     noise = -told.square() / 2 - torch.log(torch.tensor(2 * pi)) / 2
-    return mean - most.log() - noise
+    ratio: Tensor = mean - most.log() - noise
+    return ratio

@@ -29,7 +29,9 @@ def upstream(weight: Tensor) -> Tensor:
     """
     square = weight @ weight.T
     eye = torch.eye(len(square), dtype=square.dtype, device=square.device)
-    solved = torch.linalg.solve(square + eye * (1e-6 * square.diagonal().mean()), eye)
+    solved: Tensor = torch.linalg.solve(
+        square + eye * (1e-6 * square.diagonal().mean()), eye
+    )
     return weight.T @ solved
 
 
@@ -98,5 +100,5 @@ def _factors(rows: Rows, known: Tensor, axis: Tensor, clients: int) -> Tensor:
     right = by_client(pull, rows.sender, clients).double()
     size = left.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-30)
     eye = torch.eye(len(known), dtype=left.dtype, device=left.device)
-    solved = torch.linalg.solve(left + eye * size[:, None, None] * 1e-9, right)
+    solved: Tensor = torch.linalg.solve(left + eye * size[:, None, None] * 1e-9, right)
     return solved.to(rows.value.dtype)

@@ -24,8 +24,9 @@ class Mixture:
 
     ``wrong`` gives each level's expected share of wrong signs, which counts as much as
     ``belief`` observations, ``missing`` how often an interaction is expected not to
-    come, as much as ``faith``. Without levels an item comes or does not. ``smoothing`` is added to
-    how often items came and did not; ``steps`` bounds the iterations.
+    come, as much as ``faith``. Without levels an item comes or does not.
+    ``smoothing`` is added to how often items came and did not; ``steps`` bounds the
+    iterations.
     """
 
     wrong: Sequence[float] = ()
@@ -86,8 +87,10 @@ class Mixture:
         comes = usually / (came + absent + 2 * self.smoothing + ours)
         if not self.wrong:
             return torch.stack([comes, 1 - comes])
-        pairs = seen[:-1].unflatten(0, (-1, 2))  # (levels, 2, clients)
-        usual = total[:-1].unflatten(0, (-1, 2)).sum(1) + 1e-3
+        pairs = seen[:-1].view(
+            len(self.wrong), 2, seen.shape[1]
+        )  # (levels, 2, clients)
+        usual = total[:-1].view(len(self.wrong), 2, total.shape[1]).sum(1) + 1e-3
         level = (pairs.sum(1) + self.smoothing * usual / usual.sum(0)) / (
             came + self.smoothing
         )

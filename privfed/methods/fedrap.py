@@ -16,7 +16,7 @@ from torch.linalg import vector_norm
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Local
-from privfed.interfaces import START, Known, Regularized
+from privfed.interfaces import Known, Regularized
 from privfed.methods.backbone import HEAD, LinearBackbone
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
@@ -63,12 +63,10 @@ class FedRAP(LinearBackbone, Regularized):
         return [self.rates(shape, round)]
 
     def known_parts(self) -> Mapping[str, Sequence[Known]]:
-        """The lasso's signs, and of the pull apart what devices start from."""
-        if self.schedule == "off":
+        """The lasso's signs; the pull apart depends on the private table."""
+        if self.schedule == "off" or self.sparse == 0:
             return {}
-        pulled = [Known("items"), Known(f"own_items{START}")] if self.apart else []
-        signs = [Known("items", signs=True)] if self.sparse else []
-        return {"items": signs + pulled}
+        return {"items": [Known("items", signs=True)]}
 
     def penalty(
         self, local: Local, batch: Batch, round: int

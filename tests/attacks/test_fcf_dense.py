@@ -85,8 +85,8 @@ def test_noise_on_every_number_averages_out() -> None:
     def right(found: Items) -> float:
         return float((found.chosen == truth(of, found.clients)).double().mean())
 
-    assert right(many) > right(one)
-    assert right(many) > 0.95
+    assert right(many) > right(one) + 0.05
+    assert right(many) > 0.9
 
 
 def test_noise_alone_is_no_interaction() -> None:

@@ -43,7 +43,7 @@ def test_projections_alone_name_every_interaction() -> None:
 
 
 def test_a_mixture_of_experts_hides_little() -> None:
-    assert f1(replace(METHOD, fusion="mix")) > 0.9
+    assert f1(replace(METHOD, fusion="mix", width=32, id_width=256)) > 0.9
 
 
 def test_fewer_features_than_items_tell_less() -> None:

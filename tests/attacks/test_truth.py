@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
+from privfed.attacks.recurrence import Recurrence
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support
 from privfed.data.world import Shape
@@ -21,7 +22,7 @@ from tests.attacks.views import guess, prior_of, trained
 from tests.worlds import uneven, world
 
 WORLD = uneven()
-ATTACKS: list[Attack] = [Support(), SignPC()]
+ATTACKS: list[Attack] = [Support(), SignPC(), Recurrence()]
 
 
 def inside(value: Any) -> Iterator[Any]:
