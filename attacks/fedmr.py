@@ -1,9 +1,10 @@
 """Does FedMR keep interactions private? Four attacks on all five of its backbones.
 
 FedMR's paper says that devices which upload item embeddings and fusion gradients alone
-reveal no raw data. Each attack sees the uploads of a few rounds and nothing of a
-device's data: ``support`` and ``recurrence`` the item ids, ``sign_pc`` the item rows,
-``feature_span`` the fusion module's gradients and no item row. They meet no defense,
+reveal no raw data. Each attack sees the uploads and nothing of a device's data:
+``support`` and ``recurrence`` the item ids, ``sign_pc`` the item rows of one round,
+``sign_pc_rounds`` of all, ``feature_span`` the fusion module's gradients and no item
+row. They meet no defense,
 the paper's noise (variance 0.1, which no theorem covers) and differential privacy.
 
     python attacks/fedmr.py
@@ -28,7 +29,7 @@ from privfed.result import Result
 
 BACKBONES = ("fedavg", "fcf", "fedncf", "pfedrec", "fedrap")
 DEFENSES = ("none", "gaussian:variance=0.1", "dp:epsilon=8")
-ATTACKS = ("support", "recurrence", "sign_pc", "feature_span")
+ATTACKS = ("support", "recurrence", "sign_pc", "sign_pc_rounds", "feature_span")
 METRICS = ("precision", "recall", "f1", "auc")
 
 

@@ -86,6 +86,16 @@ def _candidates(bench: Bench, model: Model, sent: Uploads) -> Candidates:
     return Candidates(who.item, who.real, upload.rows_moved[imia_clients.TABLE])
 
 
+def plain_sign(bench: Bench, model: Model, sent: Uploads) -> Items:
+    """What sign_pc was when it was first measured: the smaller side of the axis."""
+    seen = _candidates(bench, model, sent)
+    axis = torch.linalg.svd(seen.value.double(), full_matrices=False).Vh[:, :1]
+    along = (seen.value * axis).sum(2)
+    up, down = seen.real & (along > 0), seen.real & (along < 0)
+    fewer = up.sum(1, keepdim=True) <= down.sum(1, keepdim=True)
+    return _as_items(bench, seen, torch.where(fewer, up, down))
+
+
 def imia(
     bench: Bench,
     model: Model,

@@ -46,6 +46,12 @@ DEFENSES: Mapping[str, str] = {
     "he": "he",
 }
 METHODS = tuple(BUILT_IN["method"])
+FEW = (  # what searches or trains anew for each victim looks at a few
+    "likelihood_ratio:sizes=4,shadows=8,victims=100",
+    "imia:victims=20",
+    "raifle:victims=4,iterations=20",
+    "inversion:victims=8",
+)
 _GAIN = "_advantage"
 
 
@@ -86,7 +92,7 @@ class Asked:
 @click.option("--defense", "defenses", multiple=True, help="[default: none and six]")
 @click.option("--attack", "attacks", multiple=True, help="[default: every one]")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--cohort", default=200, show_default=True, help="Clients in a round.")
+@click.option("--cohort", default=100, show_default=True, help="Clients in a round.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="cores")
 @click.option(
@@ -110,7 +116,7 @@ def main(
     as_json: bool,
 ) -> None:
     """Run what is not there yet, then print a table for each attack."""
-    asked = Asked(data, rounds, cohort, seed, attacks or ("all",), out)
+    asked = Asked(data, rounds, cohort, seed, attacks or ("all", *FEW), out)
     pairs = [*product(methods or METHODS, defenses or DEFENSES)]
     cells = [cell for row in _measured(asked, pairs, jobs) for cell in row]
     if as_json:

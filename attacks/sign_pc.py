@@ -139,9 +139,9 @@ def bpr(world: World) -> Iterator[Claim]:
     attacks: dict[str, Attack] = {}
     for epoch in EPOCHS:
         for sigma in SIGMAS:
-            window = Window(SignPC(uploads="first"), epoch * rounds, rounds, sigma)
+            window = Window(SignPC(), epoch * rounds, rounds, sigma)
             attacks[f"{epoch} {sigma}"] = window
-    attacks["support"] = Window(Support(uploads="first"), 0, rounds)
+    attacks["support"] = Window(Support(), 0, rounds)
     sampling = Sampling("queue", COHORT)
     total = (EPOCHS[-1] + 1) * rounds
     done = watched(world, method, attacks, total, sampling=sampling)
@@ -161,9 +161,9 @@ def bpr(world: World) -> Iterator[Claim]:
 def pfedrec(world: World) -> Iterator[Claim]:
     """PFedRec's first six rounds, one upload each."""
     attacks: dict[str, Attack] = {
-        f"{number}": Window(SignPC(uploads="first"), number, 1) for number in range(6)
+        f"{number}": Window(SignPC(), number, 1) for number in range(6)
     }
-    attacks["support"] = Window(Support(uploads="first"), 0, 1)
+    attacks["support"] = Window(Support(), 0, 1)
     done = watched(world, made("pfedrec"), attacks, 6)
     ours = f1(done, world, "support")
     yield Claim("PFedRec, support alone: F1", 0.363, ours, 0.01, EARLIER)

@@ -267,6 +267,11 @@ _ATTACKS: Mapping[str, Entry] = {
         "privfed.attacks.sign_pc:SignPC",
         "tells positives from sampled negatives by the sign of their rows",
     ),
+    "sign_pc_rounds": Entry(
+        "privfed.attacks.sign_pc:SignPC",
+        "sign_pc on all uploads of a client, with how often items come back",
+        {"uploads": "all"},
+    ),
     "recurrence": Entry(
         "privfed.attacks.recurrence:Recurrence",
         "tells interactions, which come back, from items drawn anew",

@@ -22,6 +22,7 @@ from privfed.evaluation.task import Task
 from privfed.result import Result
 from privfed.rounds import Keeping, Outcome, Setup, run
 from privfed.seeds import Seeds
+from privfed.views import UploadsView
 
 Progress = Callable[[int, float, int, Mapping[str, float]], None]
 
@@ -193,6 +194,7 @@ def _notes(
     told = [f"utility is that of round {best}, chosen on validation data"]
     told += settings.method.part.warnings()
     told += _floors(outcomes[0].task, result)
+    told += _sums(settings)
     return told + list(source.notes)
 
 
@@ -207,6 +209,18 @@ def _floors(task: Task, result: Result) -> Iterator[str]:
         if ahead >= 0:
             how = "better than" if ahead > 0 else "as well as"
             yield f"{who} alone serves clients {how} this run does"
+
+
+def _sums(settings: RunSettings) -> Iterator[str]:
+    """What hiding uploads in a sum does not hide."""
+    shown, sampling = settings.channel.part.shows, settings.sampling
+    if any(issubclass(view, UploadsView) for view in shown) or sampling.kind == "all":
+        return
+    yield (
+        "the server or the key holders see sums over the clients of a round; where "
+        "cohorts change, sums of 50 gave up items and ratings (attacks sum_items, "
+        "sum_ratings): only noise added on the devices prevents it"
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -39,14 +39,14 @@ class SignPC(Attack):
     row, as under noise on all rows, a row's strength is measured in deviations of the
     noise, whose scale is seen off the axis.
 
-    All uploads of a client count: how often an item came with which sign and strength
-    is fitted by a mixture of interactions and others, with the items' popularity as
-    what is likely beforehand. With ``uploads="first"`` one upload decides, by sign
-    alone; where every row is sent, only rows that stand ``deviations`` out.
-    ``power`` bounds the power iterations for the principal direction.
+    A client's ``first`` upload decides, by sign alone; where every row is sent, only
+    rows that stand ``deviations`` out. With ``uploads="all"`` (``sign_pc_rounds``) all
+    of them count: how often an item came with which sign and strength is fitted by a
+    mixture of interactions and others, with the items' popularity as what is likely
+    beforehand. ``power`` bounds the power iterations for the principal direction.
     """
 
-    uploads: Literal["all", "first"] = "all"
+    uploads: Literal["all", "first"] = "first"
     power: int = 30
     deviations: float = 3.0
 

@@ -21,12 +21,12 @@ from privfed.views import ItemsView, View
 class Support(Attack):
     """Interacted-item recovery from the support: claim every item that was sent.
 
-    In any upload of a client, or in its ``first``; ranked by how often. Of clients
-    that draw new negatives each round all uploads together hold ever more items:
+    In a client's ``first`` upload or in any, ranked by how often. Of clients that draw
+    new negatives each round ``all`` uploads together hold ever more items:
     ``recurrence`` tells those that come back from those that do not.
     """
 
-    uploads: Literal["all", "first"] = "all"
+    uploads: Literal["all", "first"] = "first"
 
     sees = (ItemsView,)
     tasks = ("ranking", "rating")

@@ -73,7 +73,7 @@ def test_one_upload_without_popularity_ranks_as_the_support_does() -> None:
     views, _ = drawn(1, 1, 0.3)
     found, plain = (
         guess(attack, prior_of(4, ITEMS, 4), *views)
-        for attack in (Recurrence(), Support())
+        for attack in (Recurrence(), Support("all"))
     )
     for ours, theirs in zip(found.score, plain.score, strict=True):
         assert ours[theirs > 0].min() > ours[theirs == 0].max()
@@ -103,7 +103,7 @@ def test_resampled_negatives_of_real_training_average_out() -> None:
     prior = prior_of(6, 200, 4)
 
     found, plain = (
-        guess(attack, prior, *views) for attack in (Recurrence(), Support())
+        guess(attack, prior, *views) for attack in (Recurrence(), Support("all"))
     )
 
     assert (found.chosen == truth(of, found.clients)).float().mean() > 0.99

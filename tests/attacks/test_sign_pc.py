@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Literal
 
 import pytest
 import torch
@@ -32,6 +33,9 @@ from tests.attacks.views import guess, prior_of, trained, truth, view_of
 from tests.worlds import checkerboard, uneven, world
 
 
+ALL = SignPC(uploads="all")
+
+
 def planted(seed: int, items: int = 120, negatives: int = 4) -> tuple[Rows, Tensor]:
     """Rows (sigmoid - label) times each client's direction, and who is positive.
 
@@ -51,12 +55,17 @@ def planted(seed: int, items: int = 120, negatives: int = 4) -> tuple[Rows, Tens
     return Rows(sender, item, error[sent][:, None] * direction[sender]), label
 
 
+@pytest.mark.parametrize("uploads", ["first", "all"])
 @given(seed=st.integers(0, 300))
-def test_a_planted_world_is_recovered_exactly(seed: int) -> None:
+def test_a_planted_world_is_recovered_exactly(
+    uploads: Literal["first", "all"], seed: int
+) -> None:
     rows, label = planted(seed)
     clients = torch.tensor([4, 0, 7, 2, 9])
 
-    found = guess(SignPC(), prior_of(10, 120, 4), view_of(clients, {"items": rows}))
+    found = guess(
+        SignPC(uploads), prior_of(10, 120, 4), view_of(clients, {"items": rows})
+    )
 
     order = clients.argsort()
     assert torch.equal(found.clients, clients[order])
@@ -161,9 +170,7 @@ def test_items_that_were_not_sent_rank_last_by_one_upload() -> None:
     rows, _ = planted(5)
     sent = torch.zeros(5, 120, dtype=torch.bool)
     sent[rows.sender, rows.item] = True
-    attack = SignPC(uploads="first")
-
-    found = guess(attack, prior_of(5, 120, 4), view_of(torch.arange(5), {"t": rows}))
+    found = guess(SignPC(), prior_of(5, 120, 4), view_of(torch.arange(5), {"t": rows}))
 
     least = found.score.masked_fill(~sent, torch.inf).amin(1)
     assert (found.score.masked_fill(sent, -torch.inf).amax(1) < least).all()
@@ -230,9 +237,9 @@ def test_weight_decay_hides_nothing_from_who_knows_it(longest: float) -> None:
         model = ModelView(round=0, model={"items": table})
         views = [model, view_of(torch.arange(5), {"items": rows})]
         method = Decayed(width=6, negatives=4)
-        found = ready(SignPC(uploads="first"), method, Shape(5, 120), views)
+        found = ready(SignPC(), method, Shape(5, 120), views)
         right += int((found.chosen == label).all(1).sum())
-        raw = guess(SignPC(uploads="first"), prior_of(5, 120, 4), *views)
+        raw = guess(SignPC(), prior_of(5, 120, 4), *views)
         blind += int((raw.chosen == label).all(1).sum())
 
     assert right == 50 if longest == inf else right >= 40
@@ -253,7 +260,7 @@ def test_an_unknown_factor_of_a_known_part_is_fitted(seed: int) -> None:
     sent = view_of(torch.arange(5), {"items": Rows(rows.sender, rows.item, value)})
     views = [ModelView(round=0, model={"items": table}), sent]
 
-    found = ready(SignPC(uploads="first"), Lasso(width=6), Shape(5, 120), views)
+    found = ready(SignPC(), Lasso(width=6), Shape(5, 120), views)
 
     right = (found.chosen == label).all(1)
     assert right[1:].all()  # the first has 10 rows, for 6 + 2 unknowns
@@ -266,7 +273,7 @@ def test_no_order_of_uploads_or_shards_changes_a_bit() -> None:
     views = list(trained(PFedRec(width=8, item_rate=0.01), uneven(), 4))
     prior = prior_of(8, 60, 4, uneven().popularity)
 
-    found, turned = (guess(SignPC(), prior, *v) for v in (views, views[::-1]))
+    found, turned = (guess(ALL, prior, *v) for v in (views, views[::-1]))
 
     assert torch.equal(found.score, turned.score)
     assert torch.equal(found.chosen, turned.chosen)
@@ -296,7 +303,7 @@ def test_uploads_add_up_where_noise_on_touched_rows_hides_a_single_one() -> None
     shards = len(views) // 8
     prior = prior_of(9, 150, 4)
 
-    one, all_of_them = (guess(SignPC(), prior, *v) for v in (views[:shards], views))
+    one, all_of_them = (guess(ALL, prior, *v) for v in (views[:shards], views))
 
     first, last = (score(g, of.train)["f1"].mean() for g in (one, all_of_them))
     assert last > 0.9 > 0.6 > first
@@ -309,9 +316,7 @@ def test_a_row_that_was_sent_and_did_not_move_is_claimed() -> None:
     last = real & (torch.arange(len(real)) == real.nonzero()[-1, 0])
     still = Rows(rows.sender, rows.item, rows.value.masked_fill(last[:, None], 0.0))
 
-    found = guess(
-        SignPC(), prior_of(5, 120, 4), view_of(torch.arange(5), {"items": still})
-    )
+    found = guess(ALL, prior_of(5, 120, 4), view_of(torch.arange(5), {"items": still}))
 
     assert torch.equal(found.chosen, label)
 
@@ -322,7 +327,7 @@ def test_noise_alone_is_read_as_popularity() -> None:
     popular = torch.arange(200.0) + 1
 
     found = guess(
-        SignPC(), prior_of(6, 200, 4, popular), view_of(torch.arange(6), {"t": rows})
+        ALL, prior_of(6, 200, 4, popular), view_of(torch.arange(6), {"t": rows})
     )
 
     each = torch.stack(

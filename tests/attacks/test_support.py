@@ -53,14 +53,14 @@ def one_item(round: int) -> UploadsView:
 
 
 def test_parts_of_a_history_add_up() -> None:
-    found = guess(Support(), prior_of(1, 3, 1), *map(one_item, (0, 1, 1, 1)))
+    every = Support(uploads="all")
+    found = guess(every, prior_of(1, 3, 1), *map(one_item, (0, 1, 1, 1)))
     assert found.chosen.tolist() == [[True, True, False]]
     assert found.score.tolist() == [[0.25, 0.75, 0.0]]
 
 
-def test_the_first_upload_alone_may_count() -> None:
-    only = Support(uploads="first")
-    found = guess(only, prior_of(1, 3, 1), *map(one_item, (0, 1)))
+def test_the_first_upload_alone_counts() -> None:
+    found = guess(Support(), prior_of(1, 3, 1), *map(one_item, (0, 1)))
     assert found.chosen.tolist() == [[True, False, False]]
 
 
