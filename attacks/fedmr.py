@@ -1,11 +1,11 @@
-"""Does FedMR keep interactions private? Four attacks on all five of its backbones.
+"""Does FedMR keep interactions private? Five attacks on all five of its backbones.
 
 FedMR's paper says that devices which upload item embeddings and fusion gradients alone
 reveal no raw data. Each attack sees the uploads and nothing of a device's data:
 ``support`` and ``recurrence`` the item ids, ``sign_pc`` the item rows of one round,
 ``sign_pc_rounds`` of all, ``feature_span`` the fusion module's gradients and no item
-row. They meet no defense,
-the paper's noise (variance 0.1, which no theorem covers) and differential privacy.
+row. They meet no defense, the paper's noise (variance 0.1, which no theorem covers) and
+differential privacy.
 
     python attacks/fedmr.py
 

@@ -1,12 +1,15 @@
-"""Which items did each client interact with? Read it off one upload of PFedRec.
+"""Which items did each client interact with? Read it off the uploads of PFedRec.
 
 Two attacks, each given every client's first upload and nothing of its data:
 ``support`` claims the items whose rows were sent; ``sign_pc`` tells interactions
 from sampled negatives by the sign of a row's first principal component. They meet
 no defense, noise without a guarantee, and differential privacy whose whole epsilon
-is spent in this one round, which is the least noise that the guarantee allows.
+is spent in this one round, which is the least noise that the guarantee allows. With
+--rounds there are more uploads, and two attacks that read all of them:
+``sign_pc_rounds``, and ``recurrence``, which sees item ids alone.
 
     python attacks/interacted_items.py
+    python attacks/interacted_items.py --rounds 5
 
 The data are MovieLens-100K where it is at hand (``privfed data get ml-100k``), else
 the generated demo world.
@@ -37,6 +40,7 @@ DEFENSES = (
     "dp:epsilon=1",
 )
 ATTACKS = ("support", "sign_pc")
+OF_ROUNDS = ("sign_pc_rounds", "recurrence")
 METRICS = ("precision", "recall", "f1", "auc")
 
 
@@ -53,6 +57,7 @@ class Row:
 
 @click.command(help=__doc__)
 @click.option("--data", help="Name or path.  [default: ml-100k, else demo]")
+@click.option("--rounds", default=1, show_default=True)
 @click.option("--seeds", default=1, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option(
@@ -63,22 +68,25 @@ class Row:
     help="Run folders.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
-def main(data: str | None, seeds: int, workers: int, out: Path, as_json: bool) -> None:
+def main(
+    data: str | None, rounds: int, seeds: int, workers: int, out: Path, as_json: bool
+) -> None:
     """Attack under every defense and print one table."""
+    attacks = ATTACKS + OF_ROUNDS if rounds > 1 else ATTACKS
     common = {
         "method": "pfedrec",
         "data": {"data": data or _at_hand(), "features": []},
-        "rounds": 1,
+        "rounds": rounds,
         "seeds": seeds,
         "machine": {"workers": workers},
-        "attack": list(ATTACKS),
+        "attack": list(attacks),
         "out": str(out),
     }
     settings = [run_settings(common, {"defense": [one]}) for one in DEFENSES]
     rows = [
         row
         for one, defense in zip(settings, DEFENSES, strict=True)
-        for row in _measure(one, defense)
+        for row in _measure(one, defense, attacks)
     ]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
@@ -98,11 +106,11 @@ def _at_hand() -> str:
     return "ml-100k"
 
 
-def _measure(settings: RunSettings, defense: str) -> list[Row]:
+def _measure(settings: RunSettings, defense: str, attacks: Sequence[str]) -> list[Row]:
     click.echo(defense, err=True)
     with Line(settings.seed, settings.seeds) as progress:
         result = execute(settings, True, progress)
-    return [_row(result, defense, attack) for attack in ATTACKS]
+    return [_row(result, defense, attack) for attack in attacks]
 
 
 def _row(result: Result, defense: str, attack: str) -> Row:
@@ -117,7 +125,8 @@ def _heading(settings: RunSettings) -> str:
     train = world.train.counts
     share = float(train[train > 0].double().mean()) / world.shape.items
     return (
-        f"One upload of PFedRec, {world.name}: {world.shape.clients:,} clients, "
+        f"Uploads of PFedRec a client: {settings.rounds}. "
+        f"{world.name}: {world.shape.clients:,} clients, "
         f"{world.shape.items:,} items.\nA client interacted with {share:.3f} of the "
         "items: the precision of claiming them all.\n"
     )

@@ -45,7 +45,8 @@ DEFENSES: Mapping[str, str] = {
     "secagg": "secagg",
     "he": "he",
 }
-METHODS = tuple(BUILT_IN["method"])
+SAME = ("fedmr_paper", "fedmr_release")  # fedmr again, with other settings
+METHODS = tuple(name for name in BUILT_IN["method"] if name not in SAME)
 FEW = (  # what searches or trains anew for each victim looks at a few
     "likelihood_ratio:sizes=4,shadows=8,victims=100",
     "imia:victims=20",

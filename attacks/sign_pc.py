@@ -1,10 +1,11 @@
 """Which items did each client interact with? Sign-PC's figures, measured again.
 
-Three sets of claims on MovieLens-100K, each of one upload of every client:
+Four sets of claims on MovieLens-100K, each of one upload of every client:
 
 - federated BPR (the setting of FedRecAttack: width 32, rate 0.01, rows cut to 1) after
   0, 20 and 100 epochs, plain and with noise on the rows sent;
 - PFedRec in rounds 0 to 5;
+- FCF as first proposed, whose dense upload has a solution of its own (``fcf_dense``);
 - noise on touched rows alone, which leaves the item ids as they are: the support's F1
   is unchanged, and an auditor who guesses from the ids which of two histories each
   device holds refutes every epsilon that so many devices can refute.
@@ -24,6 +25,7 @@ from claims import Claim, tell
 from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
+from privfed.attacks.fcf_dense import FCFDense
 from privfed.attacks.sign_pc import SignPC
 from privfed.attacks.support import Support, sent
 from privfed.audit.one_run import Guesses
@@ -126,7 +128,7 @@ def main(as_json: bool) -> None:
     """Measure every claim and print one table."""
     world = load(DataSettings("ml-100k", features=())).world
     found: list[Claim] = []
-    for measure in (bpr, pfedrec, ids_alone):
+    for measure in (bpr, pfedrec, fcf, ids_alone):
         click.echo(f"{measure.__name__} ...", err=True)
         found += measure(world)
     tell(found, as_json)
@@ -170,6 +172,16 @@ def pfedrec(world: World) -> Iterator[Claim]:
     for number in range(6):
         ours, name = f1(done, world, f"{number}"), f"PFedRec, round {number}: F1"
         yield Claim(name, 1.0, ours, 0.005, EARLIER, "at least")
+
+
+def fcf(world: World) -> Iterator[Claim]:
+    """FCF as first proposed, whose devices send a gradient of every row."""
+    attacks: dict[str, Attack] = {
+        f"{number}": Window(FCFDense("first"), number, 1) for number in (0, 3)
+    }
+    done = watched(world, made("fcf_original"), attacks, 4)
+    yield Claim("FCF, round 0: F1", 1.0, f1(done, world, "0"), 5e-5, EARLIER)
+    yield Claim("FCF, round 3: F1", 1.0, f1(done, world, "3"), 1e-3, EARLIER)
 
 
 def ids_alone(world: World) -> Iterator[Claim]:

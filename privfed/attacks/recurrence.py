@@ -9,11 +9,13 @@ nothing.
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
+
 from privfed.adversary import Attack, Knowledge, Prior
 from privfed.attacks.evidence import count, empty, seen
 from privfed.attacks.mixture import Mixture
 from privfed.attacks.support import sent
-from privfed.attacks.verdict import likely, most_likely, most_often
+from privfed.attacks.verdict import likely, most_likely, most_often, usual
 from privfed.guesses import Items
 from privfed.interfaces import State
 from privfed.views import ItemsView, View
@@ -50,7 +52,11 @@ class Recurrence(Attack):
     def guess(self, memory: State, prior: Prior) -> Items:
         clients = seen(memory)
         counts, times = memory["counts"][:, clients], memory["uploads"][clients]
-        first = most_often(counts[0] / times[:, None], prior.negatives)
+        often = counts[0] / times[:, None]
+        first = most_often(often, prior.negatives)
+        whole = (often == 1).all(1, keepdim=True)  # every item always: nothing is told
+        blind = (likely(prior) * usual(prior)).clamp_max(1.0).to(first)
+        first = torch.where(whole, blind, first)
         odds = _MIXTURE.log_odds(counts, times, first, likely(prior))
         chosen = most_likely(odds)
         if prior.negatives == 0:  # as far as is known all that came is real

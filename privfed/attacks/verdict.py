@@ -16,7 +16,7 @@ from privfed.interfaces import State
 _SOME = Mixture(wrong=(0.5, 0.02, 1e-4))  # how often a sign of each level errs
 _SELDOM = 0.02  # chances below it do not add up to an interaction
 _FAR = 2.5  # times what is loud: no noise reaches it
-_UNLIKELY = 0.1  # what is less likely is not claimed
+_UNLIKELY = 0.1  # what is less likely is not claimed, where anything is likely
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def most_likely(odds: Tensor) -> Tensor:
     chance = odds.sigmoid()
     many = (chance * (chance > _SELDOM)).sum(1).round().long()[:, None]
     rank = odds.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-    return (rank < many) & (chance > _UNLIKELY)
+    least = (chance.amax(1, keepdim=True) / 4).clamp_max(_UNLIKELY)
+    return (rank < many) & (chance > least)
 
 
 def most_often(often: Tensor, negatives: int) -> Tensor:

@@ -32,7 +32,6 @@ from privfed.views import ModelView, UploadsView, View
 from tests.attacks.views import guess, prior_of, trained, truth, view_of
 from tests.worlds import checkerboard, uneven, world
 
-
 ALL = SignPC(uploads="all")
 
 
