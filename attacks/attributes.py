@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from privfed.adversary import NotApplicable, Prior
-from privfed.attacks.attribute import Attribute, classified, told
+from privfed.attacks.users.attribute import Attribute, classified, told
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
 from privfed.data.attributes import UNKNOWN, Labels
@@ -34,12 +34,13 @@ from privfed.data.world import World
 from privfed.errors import DataMissing
 from privfed.figures import recovered
 from privfed.guesses import Attributes, Items
-from privfed.interfaces import AlongUser, Method, ReadsUser
+from privfed.interfaces import Method
 from privfed.metrics.leakage.attributes import judge
 from privfed.metrics.leakage.judged import Judged, Truth, interval
 from privfed.result import Figure
 from privfed.rounds import Outcome, Setup, run
 from privfed.seeds import Seeds
+from privfed.surfaces import AlongUser, ReadsUser
 
 METHODS = ("pfedrec", "fedncf", "bpr")
 DEFENSES = ("none", "gaussian:variance=1e-6", "dp:epsilon=8", "ldp:epsilon=8")

@@ -30,14 +30,14 @@ from rich.table import Table
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks import records
-from privfed.attacks.descent import Found, adam, lbfgs
-from privfed.attacks.inversion import Inversion
-from privfed.attacks.ratings_grid import RatingGrid
-from privfed.attacks.ratings_two_rounds import RatingTwoRounds
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.simulation import Distance, Mismatch, likely_own
-from privfed.attacks.vector_readers import inverted
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.ratings.inversion import Inversion
+from privfed.attacks.ratings.one_round import RatingGrid
+from privfed.attacks.ratings.two_rounds import RatingTwoRounds
+from privfed.attacks.reading import records
+from privfed.attacks.reading.descent import Found, adam, lbfgs
+from privfed.attacks.reading.simulation import Distance, Mismatch, likely_own
+from privfed.attacks.reading.vector_readers import inverted
 from privfed.channels.plain import Plain
 from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, load

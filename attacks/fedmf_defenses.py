@@ -22,9 +22,9 @@ from sfmf import SEEDS, claimed
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks import rank_one
-from privfed.attacks.ratings_grid import RatingGrid
-from privfed.attacks.ratings_two_rounds import RatingTwoRounds
+from privfed.attacks.ratings.one_round import RatingGrid
+from privfed.attacks.ratings.two_rounds import RatingTwoRounds
+from privfed.attacks.reading import rank_one
 from privfed.channels.plain import Plain
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.load import DataSettings, interactions

@@ -25,7 +25,7 @@ from imia_clients import Model
 from rich.console import Console
 from rich.table import Table
 
-from privfed.attacks.imia import Imia, Rule
+from privfed.attacks.items.imia import Imia, Rule
 from privfed.data.load import DataSettings, load
 from privfed.guesses import Items
 from privfed.metrics.leakage import items

@@ -9,9 +9,9 @@ from imia_clients import Model, Samples
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks import records
-from privfed.attacks.imia import Rule
-from privfed.attacks.sign_pc import SignPC
+from privfed.attacks.items.imia import Rule
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.reading import records
 from privfed.data.world import World
 from privfed.guesses import Items
 from privfed.messages import Uploads

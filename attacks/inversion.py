@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from privfed.attacks.inversion import Inversion
+from privfed.attacks.ratings.inversion import Inversion
 from privfed.channels.plain import Plain
 from privfed.data.load import DEMO, DataSettings, load, locate
 from privfed.data.world import World

@@ -32,10 +32,10 @@ from rich.table import Table
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.raifle import Raifle
-from privfed.attacks.replay import replay
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.raifle import Raifle
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
+from privfed.attacks.reading.replay import replay
 from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, load
 from privfed.data.world import Shape, World

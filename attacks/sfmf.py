@@ -26,8 +26,8 @@ from rich.table import Table
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.ratings_grid import RatingGrid
-from privfed.attacks.ratings_two_rounds import RatingTwoRounds
+from privfed.attacks.ratings.one_round import RatingGrid
+from privfed.attacks.ratings.two_rounds import RatingTwoRounds
 from privfed.channels.plain import Plain
 from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, interactions

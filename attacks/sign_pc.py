@@ -25,9 +25,9 @@ from claims import Claim, tell
 from torch import Tensor
 
 from privfed.adversary import Attack, Knowledge, Prior
-from privfed.attacks.fcf_dense import FCFDense
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support, sent
+from privfed.attacks.items.fcf_dense import FCFDense
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support, sent
 from privfed.audit.one_run import Guesses
 from privfed.channels.plain import Plain
 from privfed.config import run_settings

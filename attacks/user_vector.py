@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Generator, Tensor, nn
 
-from privfed.attacks.vector_readers import inverted
+from privfed.attacks.reading.vector_readers import inverted
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
 from privfed.data.load import DEMO, locate

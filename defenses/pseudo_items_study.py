@@ -21,8 +21,8 @@ from measuring import Bench, measure, tell
 from torch.linalg import vector_norm
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.sign_pc import SignPC, principal
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC, principal
+from privfed.attacks.items.support import Support
 from privfed.guesses import Items
 from privfed.interfaces import State
 from privfed.messages import Rows

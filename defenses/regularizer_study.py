@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import Tensor
 
 from privfed.adversary import Attack
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.data.world import World
 from privfed.metrics.leakage import items
 from privfed.seeds import Seeds

@@ -30,7 +30,7 @@ from rich.progress import Progress
 from rich.table import Table
 from tradeoff_picture import NOISELESS, Panel, Series, draw, refuse_without_matplotlib
 
-from privfed.attacks.sign_pc import SignPC
+from privfed.attacks.items.sign_pc import SignPC
 from privfed.config import RunSettings, run_settings
 from privfed.errors import PrivfedError
 from privfed.experiment import execute

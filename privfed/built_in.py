@@ -260,80 +260,80 @@ _CHANNELS: Mapping[str, Entry] = {
 
 _ATTACKS: Mapping[str, Entry] = {
     "support": Entry(
-        "privfed.attacks.support:Support",
+        "privfed.attacks.items.support:Support",
         "reads the interactions off the item ids alone",
     ),
     "sign_pc": Entry(
-        "privfed.attacks.sign_pc:SignPC",
+        "privfed.attacks.items.sign_pc:SignPC",
         "tells positives from sampled negatives by the sign of their rows",
     ),
     "sign_pc_rounds": Entry(
-        "privfed.attacks.sign_pc:SignPC",
+        "privfed.attacks.items.sign_pc:SignPC",
         "sign_pc on all uploads of a client, with how often items come back",
         {"uploads": "all"},
     ),
     "recurrence": Entry(
-        "privfed.attacks.recurrence:Recurrence",
+        "privfed.attacks.items.recurrence:Recurrence",
         "tells interactions, which come back, from items drawn anew",
     ),
     "fcf_dense": Entry(
-        "privfed.attacks.fcf_dense:FCFDense",
+        "privfed.attacks.items.fcf_dense:FCFDense",
         "solves FCF's upload of every row for the items taken",
     ),
     "feature_span": Entry(
-        "privfed.attacks.feature_span:FeatureSpan",
+        "privfed.attacks.items.feature_span:FeatureSpan",
         "finds items in the change of a layer that reads their public features",
     ),
     "rating_two_rounds": Entry(
-        "privfed.attacks.ratings_two_rounds:RatingTwoRounds",
+        "privfed.attacks.ratings.two_rounds:RatingTwoRounds",
         "ratings in closed form, from two uploads of a client",
     ),
     "rating_grid": Entry(
-        "privfed.attacks.ratings_grid:RatingGrid",
+        "privfed.attacks.ratings.one_round:RatingGrid",
         "ratings from one upload, by the grid that they lie on",
     ),
     "sum_ratings": Entry(
-        "privfed.attacks.sum_ratings:SumRatings",
+        "privfed.attacks.ratings.sum_ratings:SumRatings",
         "ratings from sums over cohorts, where ratings are inner products",
     ),
     "sum_items": Entry(
-        "privfed.attacks.sum_items:SumItems",
+        "privfed.attacks.items.sum_items:SumItems",
         "what sums over cohorts tell of each client's items",
     ),
     "user_membership": Entry(
-        "privfed.attacks.user_membership:UserMembership",
+        "privfed.attacks.users.user_membership:UserMembership",
         "tells who took part in training, from the models that are sent out",
     ),
     "linkage": Entry(
-        "privfed.attacks.linkage:Linkage",
+        "privfed.attacks.users.linkage:Linkage",
         "finds a client's upload of another round among those that bear no name",
     ),
     "user_vector": Entry(
-        "privfed.attacks.user_vector:UserVector",
+        "privfed.attacks.users.user_vector:UserVector",
         "reads private user vectors off the layer or rows that they scale",
     ),
     "attribute": Entry(
-        "privfed.attacks.attribute:Attribute",
+        "privfed.attacks.users.attribute:Attribute",
         "infers gender, age and occupation from what uploads give away",
     ),
     "imia": Entry(
-        "privfed.attacks.imia:Imia",
+        "privfed.attacks.items.imia:Imia",
         "guesses labels, trains shadow copies on them and keeps those that fit",
     ),
     "inversion": Entry(
-        "privfed.attacks.inversion:Inversion",
+        "privfed.attacks.ratings.inversion:Inversion",
         "ratings: repeats local training until it gives what was uploaded",
     ),
     "raifle": Entry(
-        "privfed.attacks.raifle:Raifle",
+        "privfed.attacks.items.raifle:Raifle",
         "items: repeats local training until it gives what was uploaded",
     ),
     "generated": Entry(
-        "privfed.attacks.generated:Division",
+        "privfed.attacks.ratings.generated:Division",
         "exact ratings, where the server makes each client's model",
     ),
     "likelihood_ratio": Entry(
-        "privfed.attacks.likelihood_ratio:LikelihoodRatio",
+        "privfed.attacks.items.likelihood_ratio:LikelihoodRatio",
         "membership of single interactions, calibrated on shadow users",
     ),
 }

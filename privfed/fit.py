@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 from privfed.catalog import name_of
 from privfed.errors import SettingsError
-from privfed.interfaces import (
-    Channel,
-    Defense,
-    FromUploads,
-    Method,
-    Penalized,
-)
+from privfed.interfaces import Channel, Defense, FromUploads, Method, Penalized
 from privfed.views import UploadsView
 
 

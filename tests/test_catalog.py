@@ -10,7 +10,7 @@ import pytest
 
 from privfed import catalog
 from privfed.adversary import Attack
-from privfed.attacks.support import Support
+from privfed.attacks.items.support import Support
 from privfed.built_in import BUILT_IN, KINDS, Kind
 from privfed.catalog import entries, find, lookup
 from privfed.data.encoders import Encoder
@@ -74,7 +74,7 @@ def _plug_in(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
 
 
 def test_another_package_adds_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    _plug_in(monkeypatch, "mine", "privfed.attacks.support:Support")
+    _plug_in(monkeypatch, "mine", "privfed.attacks.items.support:Support")
 
     assert find("attack", "mine") is Support
     assert "mine" in entries("attack")
@@ -92,9 +92,9 @@ def test_another_package_cannot_take_a_name(monkeypatch: pytest.MonkeyPatch) -> 
     ("value", "reason"),
     [
         ("privfed.nowhere:Part", "cannot load it"),
-        ("privfed.attacks.support:Missing", "cannot load it"),
+        ("privfed.attacks.items.support:Missing", "cannot load it"),
         ("privfed.errors:SettingsError", "no frozen dataclass"),
-        ("privfed.attacks.support:empty", "no frozen dataclass"),
+        ("privfed.attacks.items.support:empty", "no frozen dataclass"),
     ],
 )
 def test_a_broken_plug_in_is_told_in_one_line(

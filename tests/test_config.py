@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.built_in import BUILT_IN
 from privfed.channels.plain import Plain
 from privfed.choices import choose

@@ -256,7 +256,7 @@ def test_what_an_attack_is_granted_is_told(tmp_path: Path) -> None:
 def test_an_attack_that_cannot_run_is_in_the_result_with_its_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from privfed.attacks.sign_pc import SignPC
+    from privfed.attacks.items.sign_pc import SignPC
     from privfed.views import View
 
     class Unseen(View):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from privfed import figures
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.channels.plain import Plain
 from privfed.data.load import DataSettings, load
 from privfed.evaluation.judge import task_of

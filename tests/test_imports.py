@@ -21,7 +21,7 @@ LAYERS = (
         "choices",
     ),  # built_in: names alone
     ("messages", "views", "data", "accounting", "devices"),
-    ("interfaces", "guesses", "adversary"),
+    ("interfaces", "surfaces", "guesses", "adversary"),
     ("methods", "channels", "attacks", "defenses", "adversaries"),
     ("config",),
     ("cli",),
@@ -32,6 +32,7 @@ ATTACKS_MAY_IMPORT = (
     "privfed.shadows",
     "privfed.guesses",
     "privfed.interfaces",
+    "privfed.surfaces",
     "privfed.views",
     "privfed.messages",
     "privfed.devices.recipe",

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, NotApplicable, Prior
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.channels.plain import Plain
 from privfed.data.cohort import Cohort
 from privfed.data.splits import leave_one_out

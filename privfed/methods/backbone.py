@@ -15,9 +15,10 @@ from privfed.devices.batches import Batch, aligned
 from privfed.devices.gradients import Grads, LayerGrad, Local, RowGrad
 from privfed.devices.recipe import EACH, Recipe, Values
 from privfed.devices.tape import Direct, Forward, affine
-from privfed.interfaces import START, AlongUser, Replayable, Round, State
+from privfed.interfaces import START, Round, State
 from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
+from privfed.surfaces import AlongUser, Replayable
 
 HEAD = "head"
 

@@ -24,13 +24,10 @@ from privfed.devices.negatives import Negatives
 from privfed.devices.penalty import Pull, Terms
 from privfed.errors import SettingsError
 from privfed.interfaces import (
-    AlongUser,
     FromTotal,
-    Known,
     Penalized,
     PerInteraction,
     Ranker,
-    Regularized,
     Round,
     State,
     Trained,
@@ -47,6 +44,7 @@ from privfed.methods.factors import (
     scores,
 )
 from privfed.seeds import Stream
+from privfed.surfaces import AlongUser, Known, Regularized
 
 
 @dataclass(frozen=True)

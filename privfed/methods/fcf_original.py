@@ -18,14 +18,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
 from privfed.devices.dpsgd import Entangled
-from privfed.interfaces import (
-    FromTotal,
-    Ranker,
-    Round,
-    State,
-    Trained,
-    WholeGradient,
-)
+from privfed.interfaces import FromTotal, Ranker, Round, State, Trained
 from privfed.messages import Total, Uploads, every
 from privfed.methods.factors import (
     ITEMS,
@@ -38,6 +31,7 @@ from privfed.methods.factors import (
 )
 from privfed.methods.outer import adam
 from privfed.seeds import Stream
+from privfed.surfaces import WholeGradient
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,12 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import bucket, coarse, collect
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import (
-    FromTotal,
-    PerInteraction,
-    Ranker,
-    Round,
-    SendsUser,
-    State,
-    Trained,
-    UserRow,
-)
+from privfed.interfaces import FromTotal, PerInteraction, Ranker, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
 from privfed.methods.neural import private as dp
 from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
+from privfed.surfaces import SendsUser, UserRow
 
 
 @dataclass(frozen=True)

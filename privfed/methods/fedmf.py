@@ -19,16 +19,7 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import padded
 from privfed.errors import SettingsError
-from privfed.interfaces import (
-    FromTotal,
-    InnerProduct,
-    Pass,
-    PerInteraction,
-    Rater,
-    Round,
-    State,
-    Trained,
-)
+from privfed.interfaces import FromTotal, PerInteraction, Rater, Round, State, Trained
 from privfed.messages import Total, Uploads, everywhere
 from privfed.methods.factors import (
     ITEMS,
@@ -44,6 +35,7 @@ from privfed.methods.factors import (
 )
 from privfed.methods.ratings_dp import private_round
 from privfed.seeds import Stream
+from privfed.surfaces import InnerProduct, Pass
 
 
 @dataclass(frozen=True)

@@ -20,15 +20,7 @@ from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, Local, RowGrad, step
 from privfed.devices.tape import Tape
 from privfed.errors import SettingsError
-from privfed.interfaces import (
-    START,
-    Known,
-    Reads,
-    ReadsItems,
-    Regularized,
-    Round,
-    State,
-)
+from privfed.interfaces import START, Round, State
 from privfed.methods.backbone import (
     HEAD,
     Backbone,
@@ -45,6 +37,7 @@ from privfed.methods.local_sgd import LocalSGD, Rates
 from privfed.methods.parts import Part
 from privfed.methods.pfedrec import PFedRec
 from privfed.methods.router import learned, mix, trained
+from privfed.surfaces import Known, Reads, ReadsItems, Regularized
 
 BACKBONES: Mapping[str, type[Backbone]] = {
     "fedavg": FedAvg,

@@ -15,10 +15,11 @@ from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Grads, Local
 from privfed.devices.tape import Forward, Tape
-from privfed.interfaces import ReadsUser, Round, State, UserLayer
+from privfed.interfaces import Round, State
 from privfed.methods.backbone import Backbone, cross_entropy
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
+from privfed.surfaces import ReadsUser, UserLayer
 
 _ITEMS = 512  # items scored at a time, which bounds (clients, items, width)
 

@@ -16,10 +16,10 @@ from torch.linalg import vector_norm
 from privfed.data.world import Shape
 from privfed.devices.batches import Batch
 from privfed.devices.gradients import Local
-from privfed.interfaces import Known, Regularized
 from privfed.methods.backbone import HEAD, LinearBackbone
 from privfed.methods.local_sgd import Rates
 from privfed.methods.parts import Part
+from privfed.surfaces import Known, Regularized
 
 
 @dataclass(frozen=True)

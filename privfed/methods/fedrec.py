@@ -25,8 +25,6 @@ from privfed.errors import SettingsError
 from privfed.interfaces import (
     SERVER,
     FromTotal,
-    InnerProduct,
-    Pass,
     PerInteraction,
     Rater,
     Round,
@@ -47,6 +45,7 @@ from privfed.methods.factors import (
 )
 from privfed.methods.ratings_dp import private_round
 from privfed.seeds import Stream
+from privfed.surfaces import InnerProduct, Pass
 
 NOISE = f"{TO_DENOISER}{ITEMS}"  # the part of an upload that is of virtual ratings
 _ROUNDS = f"{SERVER}rounds"

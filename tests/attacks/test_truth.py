@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.recurrence import Recurrence
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.recurrence import Recurrence
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.data.world import Shape
 from privfed.interfaces import Method
 from privfed.messages import Rows, Total, Uploads

@@ -97,7 +97,7 @@ def test_an_unknown_word_is_told_the_nearest(capsys: Capture) -> None:
 def test_words_in_brackets_are_no_markup(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    odd = Entry("privfed.attacks.support:Support", "see [bold] and [/]")
+    odd = Entry("privfed.attacks.items.support:Support", "see [bold] and [/]")
     monkeypatch.setitem(BUILT_IN["attack"], "odd", odd)
 
     assert main(["list"]) == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from privfed.attacks.support import Support
+from privfed.attacks.items.support import Support
 from privfed.channels.plain import Plain
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.splits import by_ratio, leave_one_out

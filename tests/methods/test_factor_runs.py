@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from privfed.attacks.support import Support
+from privfed.attacks.items.support import Support
 from privfed.catalog import lookup
 from privfed.channels.denoiser import Denoiser
 from privfed.channels.plain import Plain

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from privfed.attacks.sign_pc import SignPC
-from privfed.attacks.support import Support
+from privfed.attacks.items.sign_pc import SignPC
+from privfed.attacks.items.support import Support
 from privfed.channels.plain import Plain
 from privfed.data.splits import leave_one_out
 from privfed.data.world import World

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from privfed.attacks.support import Support
+from privfed.attacks.items.support import Support
 from privfed.channels.plain import Plain
 from privfed.choices import choose
 from privfed.data.cohort import Cohort, cohort_of, cohort_of_pairs

@@ -16,15 +16,7 @@ from torch import Tensor
 from privfed.checks import fours, not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Shape
-from privfed.interfaces import (
-    FromUploads,
-    Generated,
-    PerInteraction,
-    Rater,
-    Round,
-    State,
-    Trained,
-)
+from privfed.interfaces import FromUploads, PerInteraction, Rater, Round, State, Trained
 from privfed.messages import Rows, Uploads, summed
 from privfed.methods.metamf.device import (
     Network,
@@ -39,6 +31,7 @@ from privfed.methods.metamf.server import AT_ONCE, Arrived, generate, item_rows,
 from privfed.methods.metamf.theta import ITEMS, LOW, Sizes, Variant, start
 from privfed.methods.outer import adam, clipped
 from privfed.seeds import Stream
+from privfed.surfaces import Generated
 
 _ALIGNED = ("width", "low", "collaborative", "hidden", "user_width")
 

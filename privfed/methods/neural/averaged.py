@@ -4,9 +4,10 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from privfed.data.cohort import Cohort
-from privfed.interfaces import SERVER, FromTotal, PerInteraction, State, UserRow
+from privfed.interfaces import SERVER, FromTotal, PerInteraction, State
 from privfed.messages import Total, Uploads
 from privfed.methods.neural.shared import SharedNeural
+from privfed.surfaces import UserRow
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,13 @@ from torch import Tensor
 from privfed.checks import at_least
 from privfed.data.world import Shape
 from privfed.errors import SettingsError
-from privfed.interfaces import SERVER, FromUploads, Invites, State, UserRow
+from privfed.interfaces import SERVER, FromUploads, Invites, State
 from privfed.messages import Uploads
 from privfed.methods.neural import clusters as step
 from privfed.methods.neural import shared
 from privfed.methods.neural.shared import SharedNeural
 from privfed.seeds import Stream
+from privfed.surfaces import UserRow
 
 CLUSTER = f"{SERVER}cluster"  # (clients,)
 _ROUNDS = f"{SERVER}rounds"  # ()

@@ -11,18 +11,12 @@ from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, bucket, coarse, collect
 from privfed.devices.negatives import Negatives
-from privfed.interfaces import (
-    SERVER,
-    Ranker,
-    Round,
-    SendsUser,
-    State,
-    broadcast,
-)
+from privfed.interfaces import SERVER, Ranker, Round, State, broadcast
 from privfed.messages import Rows, Uploads
 from privfed.methods.neural import private as dp
 from privfed.methods.neural.network import Fitted, LocalRule, Neural, fit
 from privfed.seeds import Stream
+from privfed.surfaces import SendsUser
 
 
 @dataclass(frozen=True)

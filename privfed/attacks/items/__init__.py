@@ -1,0 +1,1 @@
+"""Attacks on what a client interacted with, and what only they use."""

@@ -1,0 +1,1 @@
+"""What attacks of several kinds read uploads with: axes, lines, grids, replays."""

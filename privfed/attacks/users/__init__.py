@@ -1,0 +1,1 @@
+"""Attacks on who a user is: vector, attributes, presence, links between uploads."""
