@@ -93,7 +93,7 @@ class Asked:
 @click.option("--defense", "defenses", multiple=True, help="[default: none and six]")
 @click.option("--attack", "attacks", multiple=True, help="[default: every one]")
 @click.option("--rounds", default=3, show_default=True)
-@click.option("--cohort", default=100, show_default=True, help="Clients in a round.")
+@click.option("--cohort", default=60, show_default=True, help="Clients in a round.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--jobs", default=os.cpu_count() or 1, show_default="cores")
 @click.option(
