@@ -21,8 +21,9 @@ from measuring import Bench, measure, tell
 from torch.linalg import vector_norm
 
 from privfed.adversary import Attack, Prior
-from privfed.attacks.items.sign_pc import SignPC, principal
+from privfed.attacks.items.sign_pc import SignPC
 from privfed.attacks.items.support import Support
+from privfed.attacks.reading.axis import principal
 from privfed.guesses import Items
 from privfed.interfaces import State
 from privfed.messages import Rows
@@ -123,7 +124,7 @@ class Aligned(Attack):
         return SignPC().guess(memory, prior)
 
     def _along(self, rows: Rows, clients: int) -> Rows:
-        along, _ = principal(rows, clients, 100)
+        along, *_ = principal(rows, clients, 100)
         length = vector_norm(rows.value, dim=1).clamp_min(1e-30)
         near = along.abs() / length > self.cosine
         return Rows(rows.sender[near], rows.item[near], rows.value[near])

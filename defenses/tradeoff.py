@@ -279,7 +279,7 @@ def _show(cells: Sequence[Cell], grid: Grid) -> None:
 
 def _who_sees_less() -> str:
     """What sign_pc finds for those who see no single upload."""
-    blind = not any(issubclass(view, SignPC.sees) for view in (TotalView, ModelView))
+    blind = not any(issubclass(view, SignPC.sees[0]) for view in (TotalView, ModelView))
     assert blind
     return (
         "Who sees sums or models alone: sign_pc is not applicable, it needs "

@@ -136,7 +136,7 @@ def test_the_documents_have_commands_to_check() -> None:
         ("README.md", "privfed data get ml-100k"),
         ("README.md", ".venv/bin/privfed run --method fedmr --defense dp"),
         ("docs/quickstart.md", "privfed run study.toml"),
-        ("attacks/README.md", "python attacks/interacted_items.py"),
+        ("attacks/items.md", "python attacks/interacted_items.py"),
         ("defenses/noise.md", "python defenses/noise_study.py"),
     } <= {*PRIVFED, *SCRIPTS}
 

@@ -82,6 +82,9 @@ class SignPC(Attack):
         if isinstance(view, ModelView):
             return self.known().received(memory, view.model)
         assert isinstance(view, UploadsView)
+        known = memory["uploads"][view.clients] > 0
+        if self.uploads == "first" and bool(known.all()):
+            return memory
         best = Reading.nothing(len(view.clients), memory["counts"].shape[2])
         for name, rows in view.uploads.rows.items():
             best = best.or_better(self._read(name, rows, len(view.clients), memory))
