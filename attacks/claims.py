@@ -45,7 +45,9 @@ def tell(claims: Sequence[Claim], as_json: bool = False) -> None:
         rows = [{**asdict(one), "holds": one.holds} for one in claims]
         click.echo(json.dumps(rows, indent=2))
     else:
-        Console().print(table(claims), highlight=False)
+        console = Console()
+        wide = console if console.is_terminal else Console(width=110)
+        wide.print(table(claims), highlight=False)
     if not all(one.holds for one in claims):
         raise SystemExit(1)
 

@@ -54,6 +54,8 @@ FEW = (  # what searches or trains anew for each victim looks at a few
     "inversion:victims=8",
 )
 _GAIN = "_advantage"
+# Whole tables come and go; handing their memory back each time is half of the time.
+_KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def _measured(
     """The cells of every run, in the order asked for."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    os.environ.update(_KEPT)
     with (
         Progress(*columns, console=console) as progress,
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as crew,
