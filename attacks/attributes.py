@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 import torch
+from at_hand import at_hand
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -29,9 +30,8 @@ from privfed.attacks.users.attribute import Attribute, classified, told
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
 from privfed.data.attributes import UNKNOWN, Labels
-from privfed.data.load import DEMO, load, locate
+from privfed.data.load import load
 from privfed.data.world import World
-from privfed.errors import DataMissing
 from privfed.figures import recovered
 from privfed.guesses import Attributes, Items
 from privfed.interfaces import Method
@@ -86,7 +86,7 @@ def main(
 ) -> None:
     """Attack under every defense and print one table."""
     common = {
-        "data": {"data": data or _at_hand(), "features": []},
+        "data": {"data": data or at_hand(), "features": []},
         "rounds": rounds,
         "machine": {"workers": workers},
     }
@@ -101,16 +101,6 @@ def main(
         click.echo(json.dumps([_plain(row) for row in rows], indent=2))
         return
     Console(width=_WIDE).print(_table(rows), highlight=False)
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _rows(

@@ -23,8 +23,9 @@ from dataclasses import asdict, dataclass, replace
 
 import click
 import torch
+from at_hand import at_hand
 from claims import Claim, table
-from inversion import METHOD, Row, at_hand, row_of, searches, shown
+from inversion import METHOD, Row, row_of, searches, shown
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

@@ -21,13 +21,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
+from at_hand import at_hand
 from rich.console import Console
 from rich.table import Table
 
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
-from privfed.data.load import DEMO, load, locate
-from privfed.errors import DataMissing
+from privfed.data.load import load
 from privfed.experiment import execute
 from privfed.result import Figure, Result
 
@@ -75,7 +75,7 @@ def main(
     attacks = ATTACKS + OF_ROUNDS if rounds > 1 else ATTACKS
     common = {
         "method": "pfedrec",
-        "data": {"data": data or _at_hand(), "features": []},
+        "data": {"data": data or at_hand(), "features": []},
         "rounds": rounds,
         "seeds": seeds,
         "machine": {"workers": workers},
@@ -94,16 +94,6 @@ def main(
     console = Console()
     console.print(_heading(settings[0]), highlight=False, soft_wrap=True)
     console.print(_table(rows))
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _measure(settings: RunSettings, defense: str, attacks: Sequence[str]) -> list[Row]:

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 
 import click
 import torch
+from at_hand import at_hand
 from claims import Claim, table
 from rich.console import Console
 from rich.table import Table
@@ -26,9 +27,8 @@ from torch import Tensor
 
 from privfed.attacks.ratings.inversion import Inversion
 from privfed.channels.plain import Plain
-from privfed.data.load import DEMO, DataSettings, load, locate
+from privfed.data.load import DataSettings, load
 from privfed.data.world import World
-from privfed.errors import DataMissing
 from privfed.evaluation.protocol import Protocol
 from privfed.guesses import Ratings
 from privfed.machine import Machine
@@ -98,16 +98,6 @@ def main(
             console.print(table(claims), highlight=False)
     if not all(one.holds for one in claims):
         raise SystemExit(1)
-
-
-def at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def searches(strongest: Inversion) -> Mapping[str, Inversion]:

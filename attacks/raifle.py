@@ -26,7 +26,7 @@ from math import inf, log, sqrt
 
 import click
 import torch
-from inversion import at_hand
+from at_hand import at_hand
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from at_hand import at_hand
 from claims import Claim, tell
 from rich.console import Console
 from rich.table import Table
 
 from privfed.cli.progress import Line
 from privfed.config import run_settings
-from privfed.data.load import DEMO, load, locate
-from privfed.errors import DataMissing
+from privfed.data.load import load
 from privfed.experiment import execute
 from privfed.result import Result
 
@@ -70,7 +70,7 @@ class Told:
 def main(data: str | None, workers: int, out: Path, as_json: bool) -> None:
     """Attack sums of cohorts of every size."""
     common = {
-        "data": {"data": data or _at_hand(), "features": []},
+        "data": {"data": data or at_hand(), "features": []},
         "machine": {"workers": workers},
         "out": str(out),
         "protocol": {"every": 1_000_000},
@@ -92,16 +92,6 @@ def main(data: str | None, workers: int, out: Path, as_json: bool) -> None:
         console.print(_table(once), highlight=False)
         console.print(_changing_table(changing), highlight=False)
     tell(_claims(once), as_json)
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _clients(common: dict[str, Any]) -> int:

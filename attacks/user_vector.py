@@ -25,6 +25,7 @@ from typing import Literal
 
 import click
 import torch
+from at_hand import at_hand
 from claims import Claim, table
 from rich.console import Console
 from rich.table import Table
@@ -33,8 +34,6 @@ from torch import Generator, Tensor, nn
 from privfed.attacks.reading.vector_readers import inverted
 from privfed.cli.progress import Line
 from privfed.config import RunSettings, run_settings
-from privfed.data.load import DEMO, locate
-from privfed.errors import DataMissing
 from privfed.experiment import execute
 from privfed.metrics.leakage.vectors import cosine
 from privfed.result import Figure
@@ -88,7 +87,7 @@ def main(
     """Check the closed form, then attack under every defense."""
     claims = list(checked())
     common = {
-        "data": {"data": data or _at_hand(), "features": []},
+        "data": {"data": data or at_hand(), "features": []},
         "rounds": rounds,
         "machine": {"workers": workers},
         "attack": ["user_vector"],
@@ -187,16 +186,6 @@ def _layer(width: int, out: int, rng: Generator) -> tuple[nn.Parameter, nn.Param
     bound = width**-0.5
     weight = (2 * torch.rand(out, width, generator=rng) - 1) * bound
     return nn.Parameter(weight), nn.Parameter(torch.zeros(out))
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _measured(settings: RunSettings, method: str, defense: str) -> Row:

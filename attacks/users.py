@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+from at_hand import at_hand
 from rich.console import Console
 from rich.table import Table
 
 from privfed.cli.progress import Line
 from privfed.config import run_settings
-from privfed.data.load import DEMO, locate
-from privfed.errors import DataMissing
 from privfed.experiment import execute
 from privfed.result import Figure
 
@@ -77,7 +76,7 @@ def main(
 ) -> None:
     """Attack every method under every defense and print two tables."""
     common = {
-        "data": {"data": data or _at_hand(), "features": []},
+        "data": {"data": data or at_hand(), "features": []},
         "seeds": seeds,
         "machine": {"workers": workers},
         "out": str(out),
@@ -99,16 +98,6 @@ def main(
     linked = _table("whose upload", rows, ("linked", "reciprocal_rank", "auc"))
     console.print(member, highlight=False)
     console.print(linked, highlight=False)
-
-
-def _at_hand() -> str:
-    """MovieLens-100K where it is; the demo world, said aloud, where it is not."""
-    try:
-        locate("ml-100k")
-    except DataMissing as missing:
-        click.echo(f"{missing}; taking the demo world", err=True)
-        return DEMO
-    return "ml-100k"
 
 
 def _row(common: dict[str, Any], method: str, defense: str) -> Row:
