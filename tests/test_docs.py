@@ -216,7 +216,7 @@ def test_documents_name_no_folder_of_one_machine(path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ("docs/adding-a-part.md", "5 items at most are claimed of a client"),
+        ("docs/adding-a-part.md", "10 items are claimed of a client"),
         ("docs/results.md", "0."),
     ],
 )
