@@ -137,6 +137,15 @@ def test_a_channel_may_stand_among_the_defenses() -> None:
     assert run.channel.name == "plain"
 
 
+def test_all_is_every_attack_with_the_settings_that_some_are_given() -> None:
+    asked = run_settings({"attack": ["all", "sign-pc:power=7"]})
+    parts = {one.name: one.part for one in asked.attack}
+
+    assert list(parts) == list(BUILT_IN["attack"])
+    assert parts["sign_pc"] == SignPC(power=7)
+    assert parts["support"] == Support()
+
+
 @pytest.mark.parametrize("kind", ["attack", "defense"])
 def test_none_stands_for_no_part_at_all(kind: str) -> None:
     run = run_settings(
@@ -188,6 +197,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"defense": ["none", "dp"]}, "defense: none stands alone"),
     ({"defense": ["plain", "plain"]}, "defense: plain and plain cannot go together"),
     ({"attack": ["sign-pc", "sign_pc"]}, "attack sign_pc: given twice"),
+    ({"attack": ["all", "sgn_pc"]}, "attack: no 'sgn_pc'"),
     ({"attack": 3}, "attack: write a name, or a table with one, not 3"),
     ({"sampling": {"kid": "all"}}, "sampling: no setting 'kid'; did you mean 'kind'?"),
     (
