@@ -27,7 +27,6 @@ from privfed.channels.plain import Plain
 from privfed.cli.progress import Line
 from privfed.data.load import DataSettings, load
 from privfed.data.world import World
-from privfed.evaluation.marks import Score
 from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Invites, Method
 from privfed.machine import Machine
@@ -36,6 +35,7 @@ from privfed.methods.ditto import Ditto
 from privfed.methods.fedfast import FedFast
 from privfed.methods.neural_avg import NeuralAvg
 from privfed.metrics import fairness
+from privfed.metrics.score import Score
 from privfed.rounds import Outcome, Setup, run
 from privfed.sampling import Sampling
 

@@ -44,13 +44,14 @@ from privfed.data.world import World
 from privfed.devices.batches import collect
 from privfed.devices.negatives import Negatives
 from privfed.evaluation.judge import task_of
-from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.task import Task
 from privfed.interfaces import Opening, Round, State
 from privfed.machine import Machine
 from privfed.methods.federeco import Federeco
 from privfed.methods.neural.network import Neural
+from privfed.metrics.score import means
 from privfed.rounds import Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds

@@ -29,10 +29,10 @@ from privfed.config import run_settings
 from privfed.data.load import DataSettings, load
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
-from privfed.evaluation.marks import means
 from privfed.evaluation.ranking import rank_scores, reached
 from privfed.experiment import execute
 from privfed.metrics.intervals import over_seeds, paired
+from privfed.metrics.score import means
 from privfed.references import popularity, unseen_first
 from privfed.result import Figure, Result
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 
 from privfed.adversary import NotApplicable
 from privfed.data.world import World
-from privfed.evaluation.marks import means
 from privfed.evaluation.task import Task
 from privfed.metrics import fairness, intervals
 from privfed.metrics.leakage import judge
 from privfed.metrics.leakage.judged import Judged, Measure, Truth, interval
+from privfed.metrics.score import means
 from privfed.result import Figure
 from privfed.rounds import Outcome
 from privfed.seeds import Stream

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from privfed import checkpoint
-from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import Task
 from privfed.messages import Spent
+from privfed.metrics.score import means
 
 
 @dataclass

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from privfed.data.world import Ragged, Shape, World, ragged
-from privfed.evaluation.marks import means
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.ranking import rank_scores, reached
+from privfed.metrics.score import means
 from privfed.references import popularity, unseen_first
 from privfed.seeds import Seeds
 

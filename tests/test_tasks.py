@@ -13,7 +13,7 @@ from privfed.data.world import Pairs, Shape, World
 from privfed.errors import SettingsError
 from privfed.evaluation.choice import Choice
 from privfed.evaluation.judge import task_of
-from privfed.evaluation.marks import Marks, means
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.rating import Rating
 from privfed.evaluation.task import Task
@@ -21,6 +21,7 @@ from privfed.interfaces import Chooser, Method, Rater, Round, State, Trained
 from privfed.messages import Uploads
 from privfed.methods.fcf import FCF
 from privfed.metrics import intervals
+from privfed.metrics.score import means
 from privfed.seeds import Seeds, Stream
 
 

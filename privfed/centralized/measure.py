@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from privfed.data.world import Ragged, World
-from privfed.evaluation.marks import means
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.ranking import rank_scores, reached
+from privfed.metrics.score import means
 from privfed.metrics.utility import mae, mse, rmse
 from privfed.seeds import Seeds
 

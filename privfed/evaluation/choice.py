@@ -8,9 +8,10 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, World
-from privfed.evaluation.marks import Marks, Score
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Chooser, State
+from privfed.metrics.score import Score
 from privfed.metrics.utility import sampled_ranks
 from privfed.references import most_frequent
 

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import Ragged, World
-from privfed.evaluation.marks import Marks, Score, mean_of
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.task import SCORED, Task, split
 from privfed.interfaces import LocalView, Ranker, State
 from privfed.messages import Rows
+from privfed.metrics.score import Score, mean_of
 from privfed.metrics.utility import full_ranks, hit_rate, ndcg, sampled_ranks
 from privfed.references import popularity
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, World
-from privfed.evaluation.marks import Marks, Score
+from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Rater, State
+from privfed.metrics.score import Score
 from privfed.references import item_means, user_means
 
 

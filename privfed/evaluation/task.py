@@ -9,8 +9,9 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Ragged, World
-from privfed.evaluation.marks import Marks, Score
+from privfed.evaluation.marks import Marks
 from privfed.interfaces import Method, State
+from privfed.metrics.score import Score
 
 SCORED = 512  # clients measured at a time, at most
 BYTES = 2**28

@@ -5,8 +5,8 @@ import torch
 from privfed.channels.plain import Plain
 from privfed.data.load import DataSettings, load
 from privfed.data.worlds import checkerboard, demo
-from privfed.evaluation.marks import means
 from privfed.methods.pfedrec import PFedRec
+from privfed.metrics.score import means
 from privfed.rounds import Setup, run
 
 

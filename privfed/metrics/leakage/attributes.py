@@ -5,10 +5,10 @@ from torch import Tensor
 
 from privfed.adversary import NotApplicable, Prior
 from privfed.data.attributes import UNKNOWN, Labels
-from privfed.evaluation.marks import Score, mean_of
 from privfed.guesses import Attributes
 from privfed.metrics.leakage.judged import Judged, Measure, Pooled, Truth
 from privfed.metrics.leakage.users import auc
+from privfed.metrics.score import Score, mean_of
 
 
 def judge(guess: Attributes, truth: Truth, _: Prior) -> Judged | NotApplicable:

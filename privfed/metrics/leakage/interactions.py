@@ -14,9 +14,9 @@ from torch import Tensor
 
 from privfed.adversary import NotApplicable, Prior
 from privfed.data.world import Ragged
-from privfed.evaluation.marks import Score, mean_of
 from privfed.guesses import Interactions
 from privfed.metrics.leakage.judged import Judged, Measure, Pooled, Truth
+from privfed.metrics.score import Score, mean_of
 
 _RATES = {"1e-3": 1e-3, "1e-2": 1e-2}  # of false accusations
 

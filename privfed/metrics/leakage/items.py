@@ -8,9 +8,9 @@ from torch import Tensor
 
 from privfed.adversary import Prior
 from privfed.data.world import Ragged
-from privfed.evaluation.marks import mean_of
 from privfed.guesses import Items
 from privfed.metrics.leakage.judged import Judged, Truth
+from privfed.metrics.score import mean_of
 
 _CELLS = 4_000_000  # (client, item) cells of one chunk
 

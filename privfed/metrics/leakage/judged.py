@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from privfed.data.world import World
-from privfed.evaluation.marks import Score
 from privfed.interfaces import State
 from privfed.metrics import intervals
+from privfed.metrics.score import Score
 from privfed.seeds import Stream
 
 _RESAMPLES = 200  # a pooled figure is computed anew for each

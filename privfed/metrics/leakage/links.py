@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import NotApplicable, Prior
-from privfed.evaluation.marks import mean_of
 from privfed.guesses import Links
 from privfed.metrics.leakage.judged import Judged, Truth
+from privfed.metrics.score import mean_of
 
 
 def judge(

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from privfed.adversary import Prior
 from privfed.data.world import Pairs
-from privfed.evaluation.marks import Score, mean_of
 from privfed.guesses import Ratings
 from privfed.metrics.leakage.judged import Judged, Truth
+from privfed.metrics.score import Score, mean_of
 
 LEAD = "exact"
 _SAME = 1e-3  # two ratings that differ by less are equal

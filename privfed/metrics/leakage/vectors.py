@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from privfed.adversary import NotApplicable, Prior
-from privfed.evaluation.marks import Score, mean_of
 from privfed.guesses import Vectors
 from privfed.metrics.leakage.judged import Judged, Truth
+from privfed.metrics.score import Score, mean_of
 
 _ROUNDING = 1e-12  # of a vector's length
 

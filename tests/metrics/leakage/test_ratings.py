@@ -8,11 +8,11 @@ from torch import Tensor
 
 from privfed.adversary import Prior
 from privfed.data.world import World
-from privfed.evaluation.marks import Score
 from privfed.guesses import Ratings
 from privfed.methods.fedmf import FedMF
 from privfed.metrics.leakage.judged import Judged, Truth
 from privfed.metrics.leakage.ratings import judge
+from privfed.metrics.score import Score
 from privfed.seeds import Seeds
 from tests.worlds import world
 

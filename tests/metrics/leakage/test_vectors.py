@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import Generator, Tensor
 
 from privfed.adversary import NotApplicable, Prior
-from privfed.evaluation.marks import Score
 from privfed.guesses import Vectors
 from privfed.methods.fedncf import FedNCF
 from privfed.metrics.leakage import judge
 from privfed.metrics.leakage.judged import Judged, Truth
+from privfed.metrics.score import Score
 from privfed.seeds import Seeds
 from tests.worlds import uneven
 
