@@ -64,10 +64,7 @@ class Raifle(Attack):
     def observe(self, memory: State, view: View) -> State:
         if view.round < self.after:
             return memory
-        if isinstance(view, ModelView):
-            return records.received(memory, view)
-        assert isinstance(view, UploadsView)
-        return records.sent(memory, view, self.victims, 1)
+        return records.observed(memory, view, self.victims, 1)
 
     def guess(self, memory: State, prior: Prior) -> Items:
         who = records.victims(memory, torch.float32)

@@ -72,10 +72,7 @@ class Inversion(Attack):
     def observe(self, memory: State, view: View) -> State:
         if view.round < self.after:
             return memory
-        if isinstance(view, ModelView):
-            return records.received(memory, view)
-        assert isinstance(view, UploadsView)
-        return records.sent(memory, view, self.victims, self.uploads)
+        return records.observed(memory, view, self.victims, self.uploads)
 
     def guess(self, memory: State, prior: Prior) -> Ratings:
         parts = list(self._claims(records.victims(memory), prior))

@@ -16,7 +16,7 @@ from torch import Tensor
 from privfed.adversary import Prior
 from privfed.interfaces import START, State
 from privfed.messages import Uploads
-from privfed.views import ModelView, UploadsView
+from privfed.views import ModelView, UploadsView, View
 
 _MODEL = "model."
 
@@ -27,6 +27,14 @@ def begin(prior: Prior) -> State:
     turn = prior.stream.of("victims").bits(clients, torch.zeros_like(clients))
     names = ("upload.client", "upload.round", "row.upload", "row.item")
     return {"turn": turn, **{name: clients[:0].clone() for name in names}}
+
+
+def observed(memory: State, view: View, victims: int, each: int) -> State:
+    """Remember a round's model, and what ``victims`` of its clients sent."""
+    if isinstance(view, ModelView):
+        return received(memory, view)
+    assert isinstance(view, UploadsView)
+    return sent(memory, view, victims, each)
 
 
 def received(memory: State, view: ModelView) -> State:
