@@ -23,6 +23,8 @@ class Knowledge:
     features: bool = False
     profiles: bool = False
     attributes: bool = False
+    ratings: bool = False
+    uploads: bool = False
 
     def words(self) -> str:
         """What is granted, as a list in words."""
@@ -36,6 +38,8 @@ _GRANTS = {
     "features": "the item features",
     "profiles": "the interactions of every candidate",
     "attributes": "the attributes of other users",
+    "ratings": "the items' mean ratings",
+    "uploads": "what all others upload in a round, before it sends its own",
 }
 
 

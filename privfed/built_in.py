@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Kind = Literal["method", "defense", "channel", "attack", "encoder"]
+Kind = Literal["method", "defense", "channel", "attack", "poisoner", "encoder"]
 KINDS: Sequence[Kind] = get_args(Kind)
 
 
@@ -78,6 +78,10 @@ _METHODS: Mapping[str, Entry] = {
         "privfed.methods.bpr:BPR",
         "pairwise ranking: the item rows' clipped gradients added up",
         {"learning_rate": 0.03},
+    ),
+    "mf_frs": Entry(
+        "privfed.methods.mf_frs:MFFRS",
+        "matrix factorization by cross-entropy: item gradients added up, uncut",
     ),
     "fedncf": Entry(
         "privfed.methods.fedncf:FedNCF",
@@ -338,6 +342,73 @@ _ATTACKS: Mapping[str, Entry] = {
     ),
 }
 
+_POISONERS: Mapping[str, Entry] = {
+    "random_attack": Entry(
+        "privfed.poisoners.shilling.average:RandomAttack",
+        "profiles of the targets and items drawn at random",
+    ),
+    "average_attack": Entry(
+        "privfed.poisoners.shilling.average:AverageAttack",
+        "profiles of the targets and of items rated as they are on average",
+    ),
+    "popular_attack": Entry(
+        "privfed.poisoners.shilling.popular:PopularAttack",
+        "profiles of the targets and the most popular items",
+    ),
+    "bandwagon": Entry(
+        "privfed.poisoners.shilling.popular:Bandwagon",
+        "profiles of the targets, a few popular items and random ones",
+    ),
+    "segment": Entry(
+        "privfed.poisoners.shilling.segment:Segment",
+        "profiles of the targets and items like them",
+    ),
+    "cluster_attack": Entry(
+        "privfed.poisoners.untargeted.cluster_attack:ClusterAttack",
+        "rows that draw all items together into a few clusters",
+    ),
+    "fedattack": Entry(
+        "privfed.poisoners.untargeted.fedattack:FedAttack",
+        "training on the hardest samples, positives and negatives exchanged",
+    ),
+    "spattack_od": Entry(
+        "privfed.poisoners.untargeted.spattack:SpattackOD",
+        "what cancels the sum of all honest uploads, every row",
+    ),
+    "spattack_os": Entry(
+        "privfed.poisoners.untargeted.spattack:SpattackOS",
+        "the same on popular rows, as many as honest clients send",
+    ),
+    "spattack_ld": Entry(
+        "privfed.poisoners.untargeted.spattack:SpattackLD",
+        "one table of noise, the same on every client and round, every row",
+    ),
+    "spattack_ls": Entry(
+        "privfed.poisoners.untargeted.spattack:SpattackLS",
+        "the same on popular rows",
+    ),
+    "little_is_enough": Entry(
+        "privfed.poisoners.untargeted.little_is_enough:LittleIsEnough",
+        "the honest mean, shifted within the honest spread",
+    ),
+    "inner_product": Entry(
+        "privfed.poisoners.untargeted.inner_product:InnerProductManipulation",
+        "minus so many times the mean of all honest uploads",
+    ),
+    "label_flip": Entry(
+        "privfed.poisoners.untargeted.label_flip:LabelFlip",
+        "training on made-up interactions with their labels flipped",
+    ),
+    "sign_flip": Entry(
+        "privfed.poisoners.untargeted.sign_flip:SignFlip",
+        "minus so many times an ordinary upload on made-up interactions",
+    ),
+    "gaussian_upload": Entry(
+        "privfed.poisoners.untargeted.gaussian_upload:GaussianUpload",
+        "normal noise in place of every number",
+    ),
+}
+
 _ENCODERS: Mapping[str, Entry] = {
     "tfidf": Entry(
         "privfed.data.encoders.tfidf:Tfidf", "word weights of titles and genres"
@@ -359,5 +430,6 @@ BUILT_IN: Mapping[Kind, Mapping[str, Entry]] = {
     "defense": _DEFENSES,
     "channel": _CHANNELS,
     "attack": _ATTACKS,
+    "poisoner": _POISONERS,
     "encoder": _ENCODERS,
 }

@@ -75,7 +75,8 @@ def listed(kind: Kind, given: Any) -> Sequence[Any]:
     """What was given for a kind, as a list; ``none`` alone is an empty one.
 
     ``all`` is every part of the kind that nothing else was given for: ``all`` beside
-    ``inversion:victims=8`` sets that one.
+    ``inversion:victims=8`` sets that one. Of poisoners a run takes one, so ``all``
+    attacks are all that only watch.
     """
     several = given if isinstance(given, list | tuple) else [given]
     if list(several) == ["none"]:
@@ -88,8 +89,11 @@ def listed(kind: Kind, given: Any) -> Sequence[Any]:
 def _every(kind: Kind, several: Sequence[Any]) -> Sequence[Any]:
     """All parts of a kind, those given with their settings in place of the names."""
     given = [one for one in several if one != "all"]
-    named = {lookup(kind, name_in(kind, one))[0]: one for one in given}
-    return [named.get(name, name) for name in entries(kind)]
+    beside = [one for one in given if is_poisoner(one)]
+    named = {
+        lookup(kind, name_in(kind, one))[0]: one for one in given if one not in beside
+    }
+    return [*(named.get(name, name) for name in entries(kind)), *beside]
 
 
 def is_channel(given: Any) -> bool:
@@ -97,12 +101,25 @@ def is_channel(given: Any) -> bool:
 
     Raises SettingsError where it names neither.
     """
-    name = name_in("defense", given)
+    return _is("channel", "defense", given)
+
+
+def is_poisoner(given: Any) -> bool:
+    """Whether an ``--attack`` names a poisoner rather than one that only watches.
+
+    Raises SettingsError where it names neither.
+    """
+    return _is("poisoner", "attack", given)
+
+
+def _is(kind: Kind, asked: Kind, given: Any) -> bool:
+    """Whether what is given for one kind names a part of another."""
+    name = name_in(asked, given)
     spelled = name.replace("-", "_")
-    known = {**entries("defense"), **entries("channel")}
+    known = {**entries(asked), **entries(kind)}
     if not known.keys() & {name, spelled}:
-        raise SettingsError(f"defense: no {name!r}{suggest(spelled, known)}")
-    return bool(entries("channel").keys() & {name, spelled})
+        raise SettingsError(f"{asked}: no {name!r}{suggest(spelled, known)}")
+    return bool(entries(kind).keys() & {name, spelled})
 
 
 def name_in(kind: Kind, given: Any) -> str:

@@ -1,7 +1,7 @@
 """All that a run is told: options and study files to one frozen value, and back."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -11,12 +11,22 @@ import tomlkit
 from privfed import fields
 from privfed.adversary import Attack
 from privfed.catalog import suggest
-from privfed.choices import Chosen, choose, choose_all, is_channel, listed, name_in
+from privfed.choices import (
+    Chosen,
+    choose,
+    choose_all,
+    is_channel,
+    is_poisoner,
+    listed,
+    name_in,
+)
 from privfed.data.load import DataSettings
 from privfed.errors import SettingsError
 from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Channel, Defense, Method
 from privfed.machine import Machine, parse_bytes
+from privfed.party import Malicious, Party
+from privfed.poisoning import Poisoner
 from privfed.sampling import Sampling
 
 _LEAST = {"rounds": 1, "seed": 0, "seeds": 1, "patience": 0, "checkpoint_every": 1}
@@ -35,6 +45,8 @@ class RunSettings:
     defense: tuple[Chosen[Defense], ...]
     channel: Chosen[Channel]
     attack: tuple[Chosen[Attack], ...]
+    poisoner: Chosen[Poisoner] | None = None
+    malicious: Malicious = field(default_factory=Malicious)
     data: DataSettings = field(default_factory=DataSettings)
     sampling: Sampling = field(default_factory=Sampling)
     protocol: Protocol = field(default_factory=Protocol)
@@ -59,8 +71,20 @@ class RunSettings:
             "method": self.method.row(),
             "defense": [one.row() for one in self.defense],
             "channel": self.channel.row(),
-            "attack": [one.row() for one in self.attack],
+            "attack": [one.row() for one in self.attacks],
         }
+
+    @property
+    def attacks(self) -> tuple[Chosen[Any], ...]:
+        """Those that watch, then the one that poisons."""
+        return (*self.attack, *([self.poisoner] if self.poisoner else []))
+
+    @property
+    def party(self) -> Party | None:
+        """The malicious clients, where there are any."""
+        if self.poisoner is None:
+            return None
+        return Party(**vars(self.malicious), poisoner=self.poisoner.part)
 
     def to_toml(self) -> str:
         """All settings as a study file that gives exactly this run again."""
@@ -88,6 +112,7 @@ def run_settings(*layers: Mapping[str, Any]) -> RunSettings:
     the key.
     """
     hints = get_type_hints(RunSettings)
+    del hints["poisoner"]  # is asked for among attacks
     merged: dict[str, Any] = dict(PARTS)
     for layer in layers:
         for name, value in layer.items():
@@ -129,7 +154,22 @@ def _parts(given: Mapping[str, Any]) -> Mapping[str, Any]:
         "method": choose("method", given["method"]),
         "defense": choose_all("defense", [x for x in asked if not is_channel(x)]),
         "channel": choose("channel", channels[0] if channels else given["channel"]),
-        "attack": choose_all("attack", listed("attack", given["attack"])),
+        **_attacks(listed("attack", given["attack"])),
+    }
+
+
+def _attacks(asked: Sequence[Any]) -> Mapping[str, Any]:
+    """Those that watch, and the one that poisons."""
+    poisoners = [one for one in asked if is_poisoner(one)]
+    if len(poisoners) > 1:
+        names = " and ".join(name_in("attack", one) for one in poisoners)
+        raise SettingsError(
+            f"attack: {names} cannot go together: one poisoner owns a run's malicious "
+            "clients; make a run for each"
+        )
+    return {
+        "attack": choose_all("attack", [x for x in asked if x not in poisoners]),
+        "poisoner": choose("poisoner", poisoners[0]) if poisoners else None,
     }
 
 

@@ -6,13 +6,13 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import privfed
-from privfed import figures
+from privfed import figures, hijack
 from privfed.accounting.guarantee import Guarantee
 from privfed.choices import Chosen
 from privfed.config import RunSettings
@@ -40,11 +40,11 @@ def execute(settings: RunSettings, resume: bool, progress: Progress) -> Result:
     source = load(settings.data, settings.method.part.task)
     name = run_id(settings, source)
     folder = settings.out / name
-    outcomes = [
+    runs = [
         _one_seed(settings, source, folder, seed, resume, progress)
         for seed in range(settings.seed, settings.seed + settings.seeds)
     ]
-    result = assemble(settings, source, name, outcomes)
+    result = assemble(settings, source, name, runs)
     lines = [json.dumps(row, allow_nan=False) for row in result.rounds]
     _write(folder / "rounds.jsonl", "\n".join(lines) + "\n")
     _write(folder / "result.json", json.dumps(result.json(), indent=2, allow_nan=False))
@@ -79,7 +79,8 @@ def _one_seed(
     seed: int,
     resume: bool,
     progress: Progress,
-) -> Outcome:
+) -> Sequence[Outcome]:
+    """What was asked for; with a poisoner also the same run without its clients."""
     setup = Setup(
         source.world,
         settings.method.part,
@@ -91,47 +92,67 @@ def _one_seed(
         settings.rounds,
         settings.patience,
         seed,
+        settings.party,
     )
-    path = folder / "checkpoints" / f"seed-{seed}.safetensors"
-    keeping = Keeping(path, settings.checkpoint_every, resume)
+    setups = {f"seed-{seed}": setup}
+    if setup.party and settings.malicious.baseline:
+        nobody = replace(setup.party, share=0.0)
+        setups[f"seed-{seed}-baseline"] = replace(setup, attacks={}, party=nobody)
 
-    def told(round: float, rounds: int, row: Mapping[str, float]) -> None:
+    def told(
+        done: int, path: Path, round: float, rounds: int, row: Mapping[str, float]
+    ) -> None:
         if row and not path.parent.exists():  # only now is it known that parts fit
             path.parent.mkdir(parents=True)
             _write(folder / "settings.toml", settings.to_toml())
-        progress(seed, round, rounds, row)
+        shown = {} if done else row
+        progress(seed, done * rounds + round, len(setups) * rounds, shown)
 
-    return run(setup, settings.machine, keeping, told)
+    found = []
+    for done, (name, one) in enumerate(setups.items()):
+        path = folder / "checkpoints" / f"{name}.safetensors"
+        keeping = Keeping(path, settings.checkpoint_every, resume)
+        found.append(run(one, settings.machine, keeping, partial(told, done, path)))
+    return found
 
 
 def assemble(
-    settings: RunSettings, source: Source, name: str, outcomes: Sequence[Outcome]
+    settings: RunSettings,
+    source: Source,
+    name: str,
+    runs: Sequence[Sequence[Outcome]],
 ) -> Result:
-    """Everything measured, as one result."""
-    world, task = source.world, outcomes[0].task
+    """Everything measured, as one result; ``runs`` holds what each seed came to."""
+    outcomes = [run[0] for run in runs]
+    baselines = [run[1] for run in runs if len(run) > 1]
+    task = outcomes[0].task
     seeds = tuple(range(settings.seed, settings.seed + settings.seeds))
     draws = Seeds(settings.seed)("bootstrap")
-    leaked = figures.recovered(outcomes, world, draws)
+    leaked = figures.recovered(outcomes, draws)
     references = figures.references([outcome.task for outcome in outcomes])
     result = Result(
         id=name,
         method=settings.method.spec,
         defenses=_specs(settings),
-        attacks=tuple(one.spec for one in settings.attack),
+        attacks=tuple(one.spec for one in settings.attacks),
         data=_described(source),
         protocol=task.describe(),
         seeds=seeds,
         figures={
             **figures.utility(outcomes, draws),
             **leaked.figures,
+            **hijack.figures(outcomes, baselines),
             **figures.costs(outcomes),
         },
-        references={**references, **leaked.prior},
+        references={**references, **leaked.prior, **hijack.references(baselines)},
         privacy=_promises(settings, outcomes[0]),
         adversaries={
-            one.name: f"sees {one.part.means()}"
-            for one in settings.attack
-            if one.name not in leaked.refused
+            **{
+                one.name: f"sees {one.part.means()}"
+                for one in settings.attack
+                if one.name not in leaked.refused
+            },
+            **_poisoner(settings, outcomes),
         },
         not_applicable=leaked.refused,
         rounds=_rounds(seeds, outcomes),
@@ -139,6 +160,24 @@ def assemble(
         versions=_versions(),
     )
     return replace(result, notes=tuple(_notes(settings, source, outcomes, result)))
+
+
+def _poisoner(settings: RunSettings, outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+    """Whom the poisoner owns, what it sees and what it is after."""
+    if settings.poisoner is None:
+        return {}
+    plots = [outcome.plot for outcome in outcomes if outcome.plot]
+    part, world = settings.poisoner.part, outcomes[0].world
+    told = f"owns {world.malicious} clients beside {world.honest} honest ones; sees "
+    told += part.means()
+    if share := part.public_share():
+        told += f"; knows {share:.3g} of every client's interactions"
+    items = sorted({item for plot in plots for item in plot.targets.tolist()})
+    if items:
+        met = [int(world.popularity[item]) for item in items]
+        each = [f"{i} ({n} interactions)" for i, n in zip(items, met, strict=True)]
+        told += f"; promotes {'items' if len(items) > 1 else 'item'} {', '.join(each)}"
+    return {settings.poisoner.name: told}
 
 
 def _specs(settings: RunSettings) -> tuple[str, ...]:
@@ -195,6 +234,7 @@ def _notes(
     told += settings.method.part.warnings()
     told += _floors(outcomes[0].task, result)
     told += _sums(settings)
+    told += _poisoned(settings)
     return told + list(source.notes)
 
 
@@ -221,6 +261,24 @@ def _sums(settings: RunSettings) -> Iterator[str]:
         "cohorts change, sums of 50 gave up items and ratings (attacks sum_items, "
         "sum_ratings): only noise added on the devices prevents it"
     )
+
+
+def _poisoned(settings: RunSettings) -> Iterator[str]:
+    """What one run of a poisoning attack does not tell."""
+    if settings.poisoner is None:
+        return
+    if settings.seeds < 5:
+        yield (
+            "whether poisoning succeeds depends on target and draws, often all or "
+            "nothing: take --seeds 5 for a median and a range"
+        )
+    if settings.defense and not any(
+        issubclass(view, UploadsView) for view in settings.channel.part.shows
+    ):
+        yield (
+            "malicious clients are taken to keep to the defenses on their devices; the "
+            "channel hides uploads, so no server can check that they do"
+        )
 
 
 def _versions() -> dict[str, str]:

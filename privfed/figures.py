@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from privfed.adversary import NotApplicable
-from privfed.data.world import World
 from privfed.evaluation.task import Task
 from privfed.metrics import fairness, intervals
 from privfed.metrics.leakage import judge
@@ -22,7 +21,9 @@ def utility(outcomes: Sequence[Outcome], draws: Stream) -> Figures:
 
     With it the standard deviation over clients of the figure that runs are chosen by.
     """
-    each = [outcome.task.scores(outcome.state.best_test) for outcome in outcomes]
+    each = [
+        outcome.task.scores(outcome.state.best_marks["test"]) for outcome in outcomes
+    ]
     found = {
         f"utility.{name}": _over([one[name] for one in each], draws.of(name))
         for name in each[0]
@@ -58,11 +59,11 @@ class Leakage:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def recovered(outcomes: Sequence[Outcome], world: World, draws: Stream) -> Leakage:
+def recovered(outcomes: Sequence[Outcome], draws: Stream) -> Leakage:
     """How well each attack's claim compares with the truth."""
     found = Leakage()
     for name in outcomes[0].guesses:
-        judged = [_judged(outcome, name, world) for outcome in outcomes]
+        judged = [_judged(outcome, name) for outcome in outcomes]
         known = [one for one in judged if isinstance(one, Judged)]
         if len(known) < len(judged):
             refusals = [one for one in judged if isinstance(one, NotApplicable)]
@@ -82,7 +83,7 @@ def recovered(outcomes: Sequence[Outcome], world: World, draws: Stream) -> Leaka
     return found
 
 
-def _judged(outcome: Outcome, name: str, world: World) -> Judged | NotApplicable:
+def _judged(outcome: Outcome, name: str) -> Judged | NotApplicable:
     guess = outcome.guesses[name]
     if isinstance(guess, NotApplicable):
         return guess
@@ -90,7 +91,7 @@ def _judged(outcome: Outcome, name: str, world: World) -> Judged | NotApplicable
         return NotApplicable("saw no client that it could say anything about")
     state = outcome.state
     truth = Truth(
-        world,
+        outcome.world,
         {name: value.cpu() for name, value in state.model.items()},
         {name: value.cpu() for name, value in state.private.items()},
         state.took_part.cpu(),

@@ -1,7 +1,7 @@
 """The devices' side of a round: local training and what defenses do there."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,8 +22,6 @@ from privfed.machine import Machine
 from privfed.messages import Total, Uploads
 from privfed.seeds import Seeds
 
-Work = Callable[[Cohort], tuple[Trained, Uploads, float]]
-
 
 @dataclass(frozen=True)
 class Now:
@@ -33,6 +31,33 @@ class Now:
     model: State
     private: State
     kept: Mapping[str, State]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What devices do in one round; safe to run in any thread."""
+
+    method: Method
+    now: Now
+    here: Round
+    chain: Sequence[tuple[Defense, Turn]]
+
+    def train(self, shard: Cohort) -> Trained:
+        """What local training leaves behind."""
+        return self.method.train(self.now.model, self.now.private, shard, self.here)
+
+    def guarded(self, uploads: Uploads) -> Uploads:
+        """Uploads after every defense's step on the devices."""
+        for defense, turn in self.chain:
+            uploads = defense.on_upload(uploads, turn)
+        return uploads
+
+    def work(self, shard: Cohort) -> tuple[Trained, Uploads, float]:
+        """What training left, what is uploaded, and processor seconds."""
+        start = time.thread_time()
+        trained = self.train(shard)
+        uploads = self.guarded(trained.uploads)
+        return trained, uploads, time.thread_time() - start
 
 
 @dataclass(frozen=True)
@@ -80,11 +105,8 @@ class Fleet:
         count = len(cohort.clients)
         return [part_of(cohort, at) if len(at) < count else cohort for at in positions]
 
-    def work(self, now: Now, cohort: Cohort) -> Work:
-        """What the devices of a shard do, safe to run in any thread.
-
-        It returns what training left, what is uploaded, and processor seconds.
-        """
+    def devices(self, now: Now, cohort: Cohort) -> "Devices":
+        """The devices of a round, ready to work."""
         turns = [
             self._turn("upload", k, cohort, now) for k in range(len(self.defenses))
         ]
@@ -98,16 +120,7 @@ class Fleet:
             next((rule for rule in rules if rule is not None), None),
             [term for term in terms if term is not None],
         )
-
-        def work(shard: Cohort) -> tuple[Trained, Uploads, float]:
-            start = time.thread_time()
-            trained = self.method.train(now.model, now.private, shard, here)
-            uploads = trained.uploads
-            for defense, turn in chain:
-                uploads = defense.on_upload(uploads, turn)
-            return trained, uploads, time.thread_time() - start
-
-        return work
+        return Devices(self.method, now, here, chain)
 
     def combine(
         self, total: Total, cohort: Cohort, now: Now

@@ -226,7 +226,7 @@ class Plan:
     @property
     def largest_cohort(self) -> int:
         """The most clients that one round may have."""
-        if self.sampling.kind in ("uniform", "queue"):
+        if self.sampling.kind in ("uniform", "queue", "epoch"):
             return min(self.sampling.clients_per_round, self.clients)
         return self.clients
 
@@ -325,12 +325,28 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Rejected:
+    """What a rule that filters did not keep of a round.
+
+    A vote is a client's whole upload or, where items are voted on one by one, a row.
+    """
+
+    clients: Tensor  # (cohort,)
+    cast: Tensor  # (cohort,) votes
+    dropped: Tensor  # (cohort,) votes not kept
+
+
+@dataclass(frozen=True)
 class Delivered:
-    """What a channel hands over at the end of a round."""
+    """What a channel hands over at the end of a round.
+
+    ``rejected`` is None where the channel filters nobody.
+    """
 
     total: Total
     views: Sequence[View]
     spent: Spent
+    rejected: Rejected | None = None
 
 
 class Channel(Facts, ABC):

@@ -1,7 +1,7 @@
 """The federated loop: devices, defenses, channel, server, and who watches them."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,16 +12,17 @@ from torch import Tensor
 from privfed.accounting.guarantee import Guarantee
 from privfed.adversary import Attack, Prior
 from privfed.catalog import name_of
-from privfed.data.cohort import Cohort, cohort_of
+from privfed.data.cohort import Cohort, cohort_of, part_of
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
+from privfed.evaluation.exposure import Exposure
 from privfed.evaluation.judge import task_of
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.ranking import Ranking
 from privfed.evaluation.task import Task
 from privfed.fit import check
-from privfed.fleet import Fleet, Now
+from privfed.fleet import Devices, Fleet, Now
 from privfed.interfaces import (
     Channel,
     Defense,
@@ -31,13 +32,15 @@ from privfed.interfaces import (
     Invites,
     LocalView,
     Method,
-    Opening,
     Plan,
     Trained,
     broadcast,
 )
 from privfed.machine import Machine, device_of, let_go
-from privfed.messages import Spent, Uploads, join
+from privfed.messages import Spent, Uploads, join, reordered
+from privfed.party import Gang, Party
+from privfed.poisoning import Plot, Sortie
+from privfed.road import Road
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
@@ -66,6 +69,7 @@ class Setup:
     rounds: int = 30
     patience: int = 0
     seed: int = 0
+    party: Party | None = None  # malicious clients
 
 
 @dataclass(frozen=True)
@@ -79,14 +83,20 @@ class Keeping:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run left behind. Metrics compare it with the truth."""
+    """What a run left behind. Metrics compare it with the truth.
 
+    ``world`` is the one it ran in, malicious clients included; ``plot`` is what a
+    poisoner had.
+    """
+
+    world: World
     state: RunState
     guesses: Claims
     guarantees: Sequence[Guarantee]  # by defense
     carried: Guarantee | None  # by the channel
     priors: Mapping[str, Prior]
     task: Task
+    plot: Plot | None = None
 
 
 def run(
@@ -102,6 +112,10 @@ def run(
     where the parts do not fit together or the budget.
     """
     device = device_of(machine.device)
+    if setup.party:
+        _refuse_party(setup)
+        count = setup.party.count(setup.world)
+        setup = replace(setup, world=setup.world.joined_by(count))
     with ExitStack() as opened:
         crew = opened.enter_context(workers(machine.workers, device))
         there = replace(setup, world=setup.world.to(device))
@@ -133,6 +147,7 @@ class _Loop:
     crew: Workers
     watch: Watch
     task: Task
+    gang: Gang | None
     progress: Progress | None
 
     @classmethod
@@ -141,27 +156,31 @@ class _Loop:
     ) -> "_Loop":
         world, seeds = setup.world, fleet.seeds
         given = (*setup.channel.shows, ModelView, ServerView)
+        gang = None
+        if setup.party:
+            gang = Gang.of(setup.party, world, fleet.method, fleet.defenses, seeds)
         return cls(
             setup,
             fleet,
             crew,
             Watch.of(setup.attacks, given, world, fleet.method, fleet.defenses, seeds),
-            task_of(fleet.method, world, setup.protocol, seeds),
+            task_of(fleet.method, world, setup.protocol, seeds, _exposure(world, gang)),
+            gang,
             progress,
         )
 
     def start(self) -> RunState:
-        world = self.setup.world
+        world, held = self.setup.world, self.task.held()
         model, private = self.fleet.method.init(world.shape, self.fleet.seeds("init"))
         return RunState(
             model,
             self.fleet.machine.home(private),
             self.watch.start(),
             self.fleet.start(),
-            Marks.none(world.validation),
-            Marks.none(world.test),
-            Marks.none(world.test),
+            {name: Marks.none(pairs) for name, pairs in held.items()},
+            {name: Marks.none(held[name]) for name in held if name != "validation"},
             torch.zeros(world.shape.clients, dtype=torch.bool),
+            self.gang.start() if self.gang else {},
         )
 
     def finished(self, state: RunState) -> bool:
@@ -179,8 +198,10 @@ class _Loop:
         state.took_part[cohort.clients] = True
         row = {"round": float(number + 1)}
         if len(cohort.clients):  # a Poisson cohort may be empty
-            row["loss"] = loss = self._train(state, cohort)
-            if not loss < float("inf"):
+            loss = self._train(state, cohort)
+            if loss is not None:
+                row["loss"] = loss
+            if loss is not None and not loss < float("inf"):
                 raise _diverged(number + 1, f"loss {loss}")
         state.costs.uploads += len(cohort.clients)
         state.costs.rounds += 1
@@ -198,52 +219,107 @@ class _Loop:
         draws = self.fleet.seeds("cohort", state.next)
         return cohort_of(world, method.invite(state.model, world.eligible, draws))
 
-    def _train(self, state: RunState, cohort: Cohort) -> float:
-        """Train every shard, carry its uploads, learn from them; return the loss."""
-        number, channel, method = state.next, self.setup.channel, self.fleet.method
-        now = Now(number, state.model, state.private, state.kept)
-        shards = self.fleet.shards(cohort, now)
-        sent: list[Uploads] = []  # where the server learns from every one
-        losses, done = [], 0
-        opened = channel.open(
-            Opening(
-                number,
-                cohort.shape,
-                cohort.clients,
-                self.fleet.seeds("channel", number),
-            )
-        )
-        work = self.fleet.work(now, cohort)
-        for shard, (trained, uploads, seconds) in zip(
-            shards, self.crew.map(work, shards), strict=True
-        ):
-            self._keep(state, shard, trained)
-            opened, view = channel.send(opened, uploads)
-            self._show(state, view)
-            if isinstance(method, FromUploads):
-                assert isinstance(view, UploadsView)
-                sent.append(view.uploads)
+    def _train(self, state: RunState, cohort: Cohort) -> float | None:
+        """Train everybody, carry the uploads, learn from them.
+
+        Returns the honest clients' loss, None where there are none.
+        """
+        world, method = self.setup.world, self.fleet.method
+        now = Now(state.next, state.model, state.private, state.kept)
+        road = Road.open(self.setup.channel, now.number, cohort, self.fleet.seeds)
+        devices = self.fleet.devices(now, cohort)
+        honest, malicious = _sides(cohort, world.honest)
+        keeps = isinstance(method, FromUploads) or self._listens
+        sent: list[Uploads] = []  # where somebody needs every one
+        losses = []
+        for trained, uploads in self._trained(state, devices, honest, cohort):
+            self._show(state, road.send(uploads))
+            sent += [uploads] if keeps else []
             losses.append(trained.loss)
-            done += len(shard.clients)
-            state.costs.add(Spent(client_seconds=seconds))
-            self._tell(number + done / len(cohort.clients))
-        self._learn(state, channel.close(opened), sent, cohort, now)
+        if self.gang and len(malicious.clients):
+            uploads = self._forged(state, devices, malicious, sent)
+            self._show(state, road.send(uploads))
+            sent += [uploads] if keeps else []
+        self._learn(state, road.close(), sent, cohort, now)
         down = method.bytes_down(now.model) * len(cohort.clients)
         state.costs.add(Spent(bytes_down=down))
-        return float(torch.cat(losses).double().mean())
+        return float(torch.cat(losses).double().mean()) if losses else None
+
+    @property
+    def _listens(self) -> bool:
+        """Whether a poisoner hears what all others send."""
+        return self.gang is not None and self.gang.poisoner.knows.uploads
+
+    def _trained(
+        self, state: RunState, devices: Devices, honest: Cohort, cohort: Cohort
+    ) -> Iterator[tuple[Trained, Uploads]]:
+        """Honest clients by shards: what training left, and what is uploaded."""
+        if not len(honest.clients):
+            return
+        shards = self.fleet.shards(honest, devices.now)
+        done = 0
+        for shard, (trained, uploads, seconds) in zip(
+            shards, self.crew.map(devices.work, shards), strict=True
+        ):
+            self._keep(state, shard, trained, measured=True)
+            self._count(state, trained.uploads, malicious=False)
+            state.costs.add(Spent(client_seconds=seconds))
+            yield trained, uploads
+            done += len(shard.clients)
+            self._tell(devices.now.number + done / len(cohort.clients))
+
+    def _forged(
+        self,
+        state: RunState,
+        devices: Devices,
+        malicious: Cohort,
+        sent: Sequence[Uploads],
+    ) -> Uploads:
+        """What malicious clients upload, after the steps of everybody's devices."""
+        gang, start = self.gang, time.thread_time()
+        assert gang is not None
+        clients, number = malicious.clients, state.next
+        own = {name: value[clients].clone() for name, value in state.private.items()}
+        shards = self.fleet.shards(gang.devices(malicious), devices.now)
+        parts = []
+        for shard in shards:
+            trained = devices.train(shard)
+            self._keep(state, shard, trained, measured=False)
+            parts.append(trained.uploads)
+        ordinary = join(parts)
+        sortie = Sortie(
+            number,
+            clients,
+            broadcast(state.model),
+            own,
+            reordered(ordinary, ordinary.clients.argsort()),
+            gang.stream(number),
+            join(sent) if self._listens and sent else None,
+        )
+        state.plotted, forged = gang.forge(state.plotted, sortie)
+        self._count(state, forged, malicious=True)
+        spent = state.costs.attacks
+        spent[gang.name] = spent.get(gang.name, 0.0) + time.thread_time() - start
+        return devices.guarded(forged)
+
+    def _count(self, state: RunState, uploads: Uploads, malicious: bool) -> None:
+        if self.gang:
+            state.traffic.count(uploads, self.gang.plot.targets, malicious)
 
     def _tell(self, done: float) -> None:
         """Say how far a round is; that it is over is said with its figures."""
         if self.progress and not done.is_integer():
             self.progress(done, self.setup.rounds, {})
 
-    def _keep(self, state: RunState, shard: Cohort, trained: Trained) -> None:
+    def _keep(
+        self, state: RunState, shard: Cohort, trained: Trained, measured: bool
+    ) -> None:
         """Write what stays on the devices; measure it there where the view is local."""
         for name, value in trained.private.items():
             state.private[name][shard.clients] = value
         for name, rows in trained.private_rows.items():
             state.private[name][shard.clients[rows.sender], rows.item] = rows.value
-        if _local_view(self.fleet.method):
+        if measured and _local_view(self.fleet.method):
             own = cohort_of(self.setup.world, shard.clients)
             local = trained.uploads.rows
             assert isinstance(self.task, Ranking)
@@ -271,6 +347,9 @@ class _Loop:
             state.model = method.apply(state.model, total)
         state.costs.add(Spent(server_seconds=time.thread_time() - start))
         state.costs.add(delivered.spent)
+        state.traffic.rounds += 1
+        if delivered.rejected:
+            state.traffic.filtered(delivered.rejected, self.setup.world.honest)
         for view in delivered.views:
             self._show(state, view)
 
@@ -285,7 +364,7 @@ class _Loop:
     def _measure_everyone(self, state: RunState) -> None:
         model, private = state.model, state.private
 
-        def work(clients: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def work(clients: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
             cohort = cohort_of(self.setup.world, clients)
             return clients, self.task.measure(model, private, cohort)
 
@@ -298,14 +377,55 @@ class _Loop:
 
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
-        state.best_test = Marks(state.best_test.value.cpu(), world.test)
+        gang = self.gang
+        exposure = _exposure(world, gang)
+        task = task_of(
+            self.setup.method, world, self.setup.protocol, self.fleet.seeds, exposure
+        )
+        held = task.held()
+        state.best_marks = {
+            name: Marks(marks.value.cpu(), held[name])
+            for name, marks in state.best_marks.items()
+        }
         guarantees = [defense.guarantee() for defense in self.fleet.defenses]
         final = ModelView(round=state.next, model=broadcast(state.model))
         self._show(state, final)
         guesses = self.watch.guesses(state.memory, state.costs.attacks)
-        task = task_of(self.setup.method, world, self.setup.protocol, self.fleet.seeds)
         carried = self.setup.channel.guarantee()
-        return Outcome(state, guesses, guarantees, carried, self.watch.priors, task)
+        return Outcome(
+            world,
+            state,
+            guesses,
+            guarantees,
+            carried,
+            self.watch.priors,
+            task,
+            None if gang is None else gang.plot,
+        )
+
+
+def _exposure(world: World, gang: Gang | None) -> Exposure | None:
+    if gang is None or not len(gang.plot.targets):
+        return None
+    return Exposure.of(world, gang.plot.targets.to(world.train.item.device))
+
+
+def _sides(cohort: Cohort, honest: int) -> tuple[Cohort, Cohort]:
+    """The honest and the malicious of a round's clients."""
+    count = int((cohort.clients < honest).sum())
+    if count == len(cohort.clients):
+        return cohort, part_of(cohort, torch.arange(0))
+    everyone = torch.arange(len(cohort.clients))
+    return part_of(cohort, everyone[:count]), part_of(cohort, everyone[count:])
+
+
+def _refuse_party(setup: Setup) -> None:
+    """Raise SettingsError where malicious clients would never take part."""
+    if setup.sampling.kind == "interactions":
+        raise SettingsError(
+            "--sampling interactions never takes clients without honest interactions, "
+            "so malicious ones would not take part; take --sampling uniform"
+        )
 
 
 def _diverged(round: int, sign: str) -> PrivfedError:
@@ -322,7 +442,8 @@ def _local_view(method: Method) -> bool:
 def _plan(setup: Setup, seeds: Seeds) -> Plan:
     """What is public of a run. Raises SettingsError where its parts do not fit."""
     world = setup.world
-    if not len(world.eligible):
+    honest = world.eligible[world.eligible < world.honest]
+    if not len(honest):
         raise SettingsError("no client has a training interaction; check the split")
     if isinstance(setup.method, Invites) and setup.sampling != Sampling():
         raise SettingsError(
@@ -333,7 +454,7 @@ def _plan(setup: Setup, seeds: Seeds) -> Plan:
         world.shape,
         setup.rounds,
         _participations(setup, seeds),
-        float(world.train.counts[world.eligible].double().mean()),
+        float(world.train.counts[honest].double().mean()),
         setup.method,
         len(world.eligible),
         setup.sampling,

@@ -23,7 +23,8 @@ class Sampling:
     ``all``: everyone, every round. ``uniform``: ``clients_per_round`` at random
     without replacement. ``poisson``: each with the same chance, whoever else comes,
     so that ``clients_per_round`` is what to expect; a round may be empty. ``queue``: a
-    shuffled list; the first leave for the end.
+    shuffled list; the first leave for the end. ``epoch``: everyone once, in rounds of
+    ``clients_per_round``, the last one shorter; then all are shuffled anew.
     With ``rest`` nobody of ``uniform`` is taken in two consecutive rounds, as far as
     the population allows. ``interactions``: everybody's training interactions are
     shuffled together, anew when they run out, and a round takes the next
@@ -31,7 +32,7 @@ class Sampling:
     code).
     """
 
-    kind: Literal["all", "uniform", "poisson", "queue", "interactions"] = "all"
+    kind: Literal["all", "uniform", "poisson", "queue", "epoch", "interactions"] = "all"
     clients_per_round: int = 100
     interactions_per_round: int = 64
     rest: bool = False
@@ -61,6 +62,10 @@ class Sampling:
             shuffled = eligible[self._shuffle(eligible, 0, seeds)]
             at = (round * count + torch.arange(count)) % len(eligible)
             return shuffled[at].sort().values
+        if self.kind == "epoch":
+            epoch, number = divmod(round, -(-len(eligible) // count))
+            order = eligible[self._shuffle(eligible, epoch, seeds)]
+            return order[number * count :][:count].sort().values
         if self.kind == "poisson":
             drawn = seeds("cohort", round).uniform(eligible, torch.zeros_like(eligible))
             return eligible[drawn < count / len(eligible)]

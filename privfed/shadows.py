@@ -48,8 +48,8 @@ def shadows(
         any(defense.sends_every_row() for defense in prior.defenses),
     )
     now = Now(round, model, private, fleet.start())
-    work = fleet.work(now, cohort)
-    done = [work(shard) for shard in fleet.shards(cohort, now)]
+    devices = fleet.devices(now, cohort)
+    done = [devices.work(shard) for shard in fleet.shards(cohort, now)]
     before = join([trained.uploads for trained, _, _ in done])
     after = join([uploads for _, uploads, _ in done])
     place = torch.zeros(prior.clients, dtype=torch.int64)

@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from privfed import checkpoint
+from privfed.evaluation.exposure import exposed
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import Task
-from privfed.messages import Spent
+from privfed.interfaces import Rejected
+from privfed.messages import Spent, Uploads
 from privfed.metrics.score import means
 
 
@@ -38,6 +40,39 @@ class Costs:
 
 
 @dataclass
+class Traffic:
+    """Whose rows for promoted items came, and whose votes a rule did not keep.
+
+    Sums over the rounds so far.
+    """
+
+    rounds: int = 0
+    honest_rows: int = 0
+    malicious_rows: int = 0
+    malicious_cast: int = 0  # votes, where a rule filters
+    malicious_dropped: int = 0
+    dropped: int = 0
+
+    def count(self, uploads: Uploads, targets: Tensor, malicious: bool) -> None:
+        """Count the rows that some clients trained for promoted items."""
+        if not uploads.rows or not len(targets):
+            return
+        item = next(iter(uploads.rows.values())).item
+        rows = int(sum((item == target).sum() for target in targets))
+        if malicious:
+            self.malicious_rows += rows
+        else:
+            self.honest_rows += rows
+
+    def filtered(self, rejected: Rejected, honest: int) -> None:
+        """Count what a rule did not keep; the first ``honest`` clients are honest."""
+        bad = rejected.clients >= honest
+        self.malicious_cast += int(rejected.cast[bad].sum())
+        self.malicious_dropped += int(rejected.dropped[bad].sum())
+        self.dropped += int(rejected.dropped.sum())
+
+
+@dataclass
 class Best:
     """The round that validation chose, and how often it was missed since.
 
@@ -57,54 +92,62 @@ class RunState:
     private: dict[str, Tensor]
     memory: dict[str, Mapping[str, Tensor]]  # by attack
     kept: dict[str, Mapping[str, Tensor]]  # by defense
-    validation: Marks
-    test: Marks
-    best_test: Marks
+    marks: dict[str, Marks]  # as last measured, by what is measured
+    best_marks: dict[str, Marks]  # as of the round that validation chose
     took_part: Tensor  # (clients,) bool: in any round so far
+    plotted: Mapping[str, Tensor] = field(default_factory=dict)  # of a poisoner
     next: int = 0
     best: Best = field(default_factory=Best)
     costs: Costs = field(default_factory=Costs)
+    traffic: Traffic = field(default_factory=Traffic)
     log: list[dict[str, float]] = field(default_factory=list)
 
-    def put(self, clients: Tensor, measured: tuple[Tensor, Tensor]) -> None:
-        """Write down what was measured of some clients' validation and test pairs."""
-        self.validation.put(clients, measured[0])
-        self.test.put(clients, measured[1])
+    def put(self, clients: Tensor, measured: Mapping[str, Tensor]) -> None:
+        """Write down what was measured of some clients' pairs."""
+        for name, value in measured.items():
+            self.marks[name].put(clients, value)
 
     def judge(self, task: Task) -> dict[str, float]:
         """Compare with the best round so far, by validation; return the figures.
 
         Where there is nothing to validate on, the last round is the best.
         """
-        validation = means([*task.scores(self.validation).items()])
-        test = means([*task.scores(self.test).items()])
+        validation = means([*task.scores(self.marks["validation"]).items()])
+        test = means([*task.scores(self.marks["test"]).items()])
+        hijack = means([*exposed(self.marks).items()])
         value = validation.get(task.select)
         value = (
             float(self.next) if value is None else value * (1 if task.higher else -1)
         )
         if value > self.best.value:
             self.best = Best(self.next, value)
-            self.best_test.value.copy_(self.test.value)
+            for name, best in self.best_marks.items():
+                best.value.copy_(self.marks[name].value)
         else:
             self.best.waited += 1
         found = {f"validation.{name}": value for name, value in validation.items()}
-        return found | {f"utility.{name}": value for name, value in test.items()}
+        found |= {f"utility.{name}": value for name, value in test.items()}
+        return found | {f"hijack.{name}": value for name, value in hijack.items()}
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
-        marks = {name: getattr(self, name).value for name in _MARKS}
+        latest = {name: marks.value for name, marks in self.marks.items()}
+        best = {name: marks.value for name, marks in self.best_marks.items()}
         tensors: dict[str, Any] = {
             "model": self.model,
             "private": self.private,
             "memory": self.memory,
             "kept": self.kept,
-            "marks": marks,
+            "marks": latest,
+            "best": best,
+            "plotted": self.plotted,
             "rounds": {"took_part": self.took_part},
         }
         facts = {
             "next": self.next,
             "best": asdict(self.best),
             "costs": asdict(self.costs),
+            "traffic": asdict(self.traffic),
             "log": self.log,
         }
         checkpoint.save(path, tensors, facts)
@@ -119,11 +162,11 @@ class RunState:
             named = "memory" if part is self.memory else "kept"
             for name, there in tensors.get(named, {}).items():
                 part[name] = {n: v.to(device) for n, v in there.items()}
-        for name, value in tensors["marks"].items():
-            getattr(self, name).value.copy_(value)
+        for saved, marks in (("marks", self.marks), ("best", self.best_marks)):
+            for name, value in tensors[saved].items():
+                marks[name].value.copy_(value)
+        self.plotted = {n: v.to(device) for n, v in tensors.get("plotted", {}).items()}
         self.took_part.copy_(tensors["rounds"]["took_part"])
         self.next, self.log = facts["next"], facts["log"]
         self.best, self.costs = Best(**facts["best"]), Costs(**facts["costs"])
-
-
-_MARKS = ("validation", "test", "best_test")
+        self.traffic = Traffic(**facts["traffic"])

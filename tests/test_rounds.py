@@ -104,8 +104,8 @@ def everything(outcome: Outcome) -> dict[str, object]:
     }
     found |= {f"model {n}": v for n, v in state.model.items()}
     found |= {f"private {n}": v for n, v in state.private.items()}
-    for kind in ("validation", "test", "best_test"):
-        found[kind] = getattr(state, kind).value
+    found |= {name: marks.value for name, marks in state.marks.items()}
+    found["best"] = state.best_marks["test"].value
     for name, guess in outcome.guesses.items():
         assert isinstance(guess, Items)
         found[f"guess {name}"] = torch.cat(
@@ -256,7 +256,7 @@ def test_the_best_round_is_the_one_validation_chose() -> None:
     assert state.best.value == max(seen)
     assert state.best.round == 1 + seen.index(max(seen))
     stopped = run(replace(asked, rounds=state.best.round), ONE).state
-    assert torch.equal(state.best_test.value, stopped.test.value)
+    assert torch.equal(state.best_marks["test"].value, stopped.marks["test"].value)
 
 
 @pytest.mark.parametrize("method", [FCF(width=16), FedNCF(width=16)], ids=name)
@@ -281,7 +281,7 @@ def test_clients_without_data_take_no_part_and_are_still_served() -> None:
     outcome = run(setup(METHODS[0], world=of, attacks={}), ONE)
 
     assert outcome.state.costs.uploads == 2 * 3
-    assert (outcome.state.test.value < torch.inf).all()
+    assert (outcome.state.marks["test"].value < torch.inf).all()
 
 
 def test_two_ways_of_private_training_exclude_each_other() -> None:

@@ -76,7 +76,7 @@ def _said(kind: Kind, name: str) -> dict[str, str]:
     cls = find(kind, name)
     told = {word: getattr(cls, word, None) for word in _SAYS}
     words = {word: value for word, value in told.items() if isinstance(value, str)}
-    if kind == "attack":
+    if kind in ("attack", "poisoner"):
         words["sees"] = cls.means()
     return {"help": lookup(kind, name)[1].help, **words}
 

@@ -44,10 +44,39 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--attack",
         "attack",
         "Attack to measure leakage with: `privfed list attacks`. Repeat it, or give "
-        "none, or all.",
+        "none, or all of them. One may be a poisoner: `privfed list poisoners`.",
         metavar="SPEC",
         multiple=True,
         default_is="support, sign_pc",
+    ),
+    _option(
+        "--malicious",
+        "malicious__share",
+        "A poisoner's clients, as a share of the honest ones; they are added to them.",
+        metavar="SHARE",
+        default_is="0.05",
+    ),
+    _option(
+        "--target",
+        "malicious__target",
+        "What a poisoner promotes: an item drawn from the tail (less popular half), "
+        "torso, head (most popular tenth) or random ones; the least popular; or items "
+        "by number: 894+12.",
+        metavar="NAME|ITEMS",
+        default_is="tail",
+    ),
+    _option(
+        "--targets",
+        "malicious__targets",
+        "How many items to draw.",
+        metavar="N",
+        default_is="1",
+    ),
+    _option(
+        "--baseline/--no-baseline",
+        "malicious__baseline",
+        "With a poisoner: run again without its clients, to say what they changed.",
+        default_is="baseline",
     ),
     _option(
         "--data",
@@ -114,15 +143,16 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--sampling",
         "sampling__kind",
         "Clients of a round: all; uniform, at random; poisson, each by chance; queue, "
-        "taking turns; or interactions: those that a batch of everybody's interactions "
-        "belongs to.",
+        "taking turns; epoch, everyone once, then all anew; or interactions: those that "
+        "a batch of everybody's interactions belongs to.",
         metavar="NAME",
         default_is="all",
     ),
     _option(
         "--clients-per-round",
         "sampling__clients_per_round",
-        "Clients of a round, where sampling is uniform, queue or poisson (expected).",
+        "Clients of a round, where sampling is uniform, queue, epoch or poisson "
+        "(expected).",
         metavar="N",
         default_is="100",
     ),

@@ -29,6 +29,11 @@ class Labels:
         """The same labels on a device."""
         return Labels(self.names, self.label.to(device))
 
+    def beyond(self, users: int) -> "Labels":
+        """The same labels, and so many more users of whom none is known."""
+        more = self.label.new_full((users,), UNKNOWN)
+        return Labels(self.names, torch.cat([self.label, more]))
+
 
 def classes(facts: Mapping[str, tuple[str, ...]]) -> dict[str, Labels]:
     """Gender, age and occupation, as far as a source tells them.

@@ -74,6 +74,12 @@ class Ragged:
         parts = (self.offsets, self.item, self.label, self.context)
         return Ragged(*(part.to(device) for part in parts))
 
+    def beyond(self, clients: int) -> "Ragged":
+        """The same pairs, and so many more clients without one."""
+        return replace(
+            self, offsets=torch.cat([self.offsets, self.offsets[-1:].expand(clients)])
+        )
+
     def of(self, clients: Tensor) -> Pairs:
         """The pairs of some clients."""
         sender, at = spans(self.offsets[clients], self.counts[clients])
@@ -104,7 +110,8 @@ class World:
     """A population, split into training, validation and test pairs.
 
     ``learners`` marks the clients that take part in training, None for all: the
-    others only adapt what was learned to what they have.
+    others only adapt what was learned to what they have. The last ``malicious`` clients
+    are somebody's who owns none of the data.
     """
 
     name: str
@@ -118,6 +125,30 @@ class World:
     candidates: Tensor | None = None  # (clients, k): a protocol's own negatives
     attributes: Mapping[str, Labels] = field(default_factory=dict)
     fingerprint: str = ""
+    malicious: int = 0
+
+    def joined_by(self, malicious: int) -> "World":
+        """The same world with so many malicious clients, who have no interaction."""
+        if not malicious:
+            return self
+
+        def wider(value: Tensor | None, fill: int) -> Tensor | None:
+            if value is None:
+                return None
+            more = value.new_full((malicious, *value.shape[1:]), fill)
+            return torch.cat([value, more])
+
+        return replace(
+            self,
+            shape=replace(self.shape, clients=self.shape.clients + malicious),
+            train=self.train.beyond(malicious),
+            validation=self.validation.beyond(malicious),
+            test=self.test.beyond(malicious),
+            learners=wider(self.learners, 1),
+            candidates=wider(self.candidates, 0),
+            attributes={n: v.beyond(malicious) for n, v in self.attributes.items()},
+            malicious=self.malicious + malicious,
+        )
 
     def to(self, device: torch.device) -> "World":
         """The same world with its tensors on a device."""
@@ -140,7 +171,13 @@ class World:
     def eligible(self) -> Tensor:
         """Clients that train and have something to train on, ascending."""
         can = self.train.counts > 0
+        can[self.honest :] = True
         return (can if self.learners is None else can & self.learners).nonzero()[:, 0]
+
+    @property
+    def honest(self) -> int:
+        """How many clients are not malicious: the first ones."""
+        return self.shape.clients - self.malicious
 
     @cached_property
     def pool(self) -> Tensor:

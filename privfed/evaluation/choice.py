@@ -8,6 +8,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, World
+from privfed.evaluation.exposure import Exposure
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Chooser, State
@@ -24,6 +25,7 @@ class Choice(PairTask):
 
     world: World
     method: Chooser
+    exposure: Exposure | None = None
 
     select = "accuracy@1"
     higher = True
@@ -53,7 +55,7 @@ class Choice(PairTask):
 
     def chunks(self) -> Sequence[Tensor]:
         largest = self.world.train.counts.max() + self.world.test.counts.max()
-        return split(self.world, self.method, int(largest))
+        return split(self, self.method, int(largest))
 
 
 def _within(k: int) -> Callable[[Tensor], Tensor]:

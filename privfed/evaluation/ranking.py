@@ -8,6 +8,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import Ragged, World
+from privfed.evaluation.exposure import Exposure
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
 from privfed.evaluation.task import SCORED, Task, split
@@ -68,6 +69,7 @@ class Ranking(Task):
     method: Ranker
     protocol: Protocol
     candidates: Tensor | None
+    exposure: Exposure | None = None
 
     higher = True
 
@@ -80,20 +82,26 @@ class Ranking(Task):
 
     def measure(
         self, model: State, private: State, cohort: Cohort
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Mapping[str, Tensor]:
         return self._ranks(self.method.score(model, private, cohort), cohort)
 
     def measure_locally(
         self, model: State, private: State, cohort: Cohort, local: Mapping[str, Rows]
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Mapping[str, Tensor]:
         """The same, where clients predict with the rows that they trained."""
         assert isinstance(self.method, LocalView)
         scores = self.method.score_locally(model, private, cohort, local)
         return self._ranks(scores, cohort)
 
-    def _ranks(self, scores: Tensor, cohort: Cohort) -> tuple[Tensor, Tensor]:
-        validation = ranks(scores, cohort, self.world.validation, self.candidates)
-        return validation, ranks(scores, cohort, self.world.test, self.candidates)
+    def _ranks(self, scores: Tensor, cohort: Cohort) -> Mapping[str, Tensor]:
+        held = {"validation": self.world.validation, "test": self.world.test}
+        found = {
+            name: ranks(scores, cohort, pairs, self.candidates)
+            for name, pairs in held.items()
+        }
+        if self.exposure:
+            found |= self.exposure.measure(scores, cohort)
+        return found
 
     def scores(self, marks: Marks) -> Mapping[str, Score]:
         return rank_scores(marks, self.protocol.at)
@@ -104,4 +112,4 @@ class Ranking(Task):
         return {"popularity": floor}
 
     def chunks(self) -> Sequence[Tensor]:
-        return split(self.world, self.method, self.world.shape.items)
+        return split(self, self.method, self.world.shape.items)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, World
+from privfed.evaluation.exposure import Exposure, everything
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import PairTask, by_pairs, split, whole
 from privfed.interfaces import Rater, State
@@ -21,6 +22,7 @@ class Rating(PairTask):
 
     world: World
     method: Rater
+    exposure: Exposure | None = None
 
     select = "mse"
     higher = False
@@ -35,6 +37,14 @@ class Rating(PairTask):
         if not bool(error.isfinite().all()):
             raise ArithmeticError("a predicted rating is not finite")
         return error
+
+    def table(self, model: State, private: State, cohort: Cohort) -> Tensor:
+        sender, item = everything(cohort)
+        width = cohort.context.shape[1]
+        none = torch.zeros(len(item)), torch.zeros(len(item), width)
+        pairs = Pairs(sender, item, *none)
+        predicted = self.method.predict(model, private, cohort, pairs)
+        return predicted.view(len(cohort.clients), -1)
 
     def scores(self, marks: Marks) -> Mapping[str, Score]:
         mse = by_pairs(marks, torch.square)
@@ -55,4 +65,5 @@ class Rating(PairTask):
     def chunks(self) -> Sequence[Tensor]:
         counts = self.world.validation.counts + self.world.test.counts
         mean = int(counts.sum()) // max(1, int((counts > 0).sum()))
-        return split(self.world, self.method, mean + 1)
+        most = self.world.shape.items if self.exposure else mean + 1
+        return split(self, self.method, most)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Pairs, Ragged, World
+from privfed.evaluation.exposure import Exposure
 from privfed.evaluation.marks import Marks
 from privfed.interfaces import Method, State
 from privfed.metrics.score import Score
@@ -25,8 +26,14 @@ class Task(ABC):
     """
 
     world: World
+    exposure: Exposure | None
     select: str
     higher: ClassVar[bool]
+
+    def held(self) -> Mapping[str, Ragged]:
+        """The pairs that are measured, by the name of what is measured of them."""
+        pairs = {"validation": self.world.validation, "test": self.world.test}
+        return {**pairs, **(self.exposure.held() if self.exposure else {})}
 
     @abstractmethod
     def describe(self) -> str:
@@ -35,8 +42,8 @@ class Task(ABC):
     @abstractmethod
     def measure(
         self, model: State, private: State, cohort: Cohort
-    ) -> tuple[Tensor, Tensor]:
-        """What ``Marks`` holds of a cohort's validation and test pairs."""
+    ) -> Mapping[str, Tensor]:
+        """What ``Marks`` holds of a cohort's pairs, by the names of ``held``."""
 
     @abstractmethod
     def scores(self, marks: Marks) -> Mapping[str, Score]:
@@ -65,12 +72,20 @@ class PairTask(Task):
 
     def measure(
         self, model: State, private: State, cohort: Cohort
-    ) -> tuple[Tensor, Tensor]:
-        validation, test = (
-            self.marks(model, private, cohort, held.of(cohort.clients))
-            for held in (self.world.validation, self.world.test)
-        )
-        return validation, test
+    ) -> Mapping[str, Tensor]:
+        held = {"validation": self.world.validation, "test": self.world.test}
+        found = {
+            name: self.marks(model, private, cohort, pairs.of(cohort.clients))
+            for name, pairs in held.items()
+        }
+        if self.exposure:
+            table = self.table(model, private, cohort)
+            found |= self.exposure.measure(table, cohort)
+        return found
+
+    def table(self, model: State, private: State, cohort: Cohort) -> Tensor:
+        """Every item's prediction for a cohort, (clients, items)."""
+        raise NotImplementedError(f"{type(self).__name__} ranks no items")
 
 
 def by_pairs(marks: Marks, value: Callable[[Tensor], Tensor]) -> Score:
@@ -81,10 +96,10 @@ def by_pairs(marks: Marks, value: Callable[[Tensor], Tensor]) -> Score:
     return Score(total, torch.bincount(position, minlength=clients))
 
 
-def split(world: World, method: Method, positives: int) -> Sequence[Tensor]:
-    """Clients with held-out pairs, cut by what one of so many positives needs."""
-    size = BYTES // method.footprint(world.shape, positives)
-    held = world.validation.counts + world.test.counts
+def split(task: Task, method: Method, positives: int) -> Sequence[Tensor]:
+    """Clients with pairs to measure, cut by what one of so many positives needs."""
+    size = BYTES // method.footprint(task.world.shape, positives)
+    held = torch.stack([pairs.counts for pairs in task.held().values()]).sum(0)
     return torch.split(held.nonzero()[:, 0], max(1, min(SCORED, size)))
 
 

@@ -22,7 +22,7 @@ def draw_candidates(world: World, negatives: int, stream: Stream) -> Tensor:
     clients, items = world.shape.clients, world.shape.items
     if negatives < 1:
         raise ValueError(f"negatives must be at least 1, got {negatives}")
-    met = _met(world)  # client * items + item, ascending
+    met = met_pairs(world)
     free = items - torch.bincount(met // items, minlength=clients)
     if clients and int(free.min()) < negatives:
         raise DataError(
@@ -36,7 +36,8 @@ def draw_candidates(world: World, negatives: int, stream: Stream) -> Tensor:
     return drawn
 
 
-def _met(world: World) -> Tensor:
+def met_pairs(world: World) -> Tensor:
+    """What each client met in any part of a world: client * items + item, ascending."""
     parts = (world.train, world.validation, world.test)
     pairs = [part.owner * world.shape.items + part.item for part in parts]
     met: Tensor = torch.unique(torch.cat(pairs))

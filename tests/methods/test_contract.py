@@ -55,7 +55,7 @@ def state(of: Outcome) -> dict[str, Tensor]:
     """All that two rounds left."""
     found = {f"model {n}": v for n, v in of.state.model.items()}
     found |= {f"private {n}": v for n, v in of.state.private.items()}
-    return found | {"test": of.state.test.value}
+    return found | {"test": of.state.marks["test"].value}
 
 
 @pytest.mark.parametrize("name", entries("method"))

@@ -215,7 +215,9 @@ def test_neither_shards_nor_memory_nor_workers_change_a_result(
         other = run(asked, machine)
         for name, value in whole.state.model.items():
             assert torch.equal(other.state.model[name], value), name
-        assert torch.equal(other.state.test.value, whole.state.test.value)
+        assert torch.equal(
+            other.state.marks["test"].value, whole.state.marks["test"].value
+        )
         for attack, guess in whole.guesses.items():
             same = other.guesses[attack]
             assert isinstance(guess, Items)

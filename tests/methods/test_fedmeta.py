@@ -490,7 +490,7 @@ def test_neither_shards_nor_memory_nor_workers_change_a_result(
         assert other.model.keys() == whole.model.keys()
         for name, value in whole.model.items():
             assert torch.equal(value, other.model[name]), name
-        assert torch.equal(whole.test.value, other.test.value)
+        assert torch.equal(whole.marks["test"].value, other.marks["test"].value)
         assert torch.equal(whole.validation.value, other.validation.value)
 
 
@@ -507,13 +507,13 @@ def test_it_learns_to_adapt(algorithm: str) -> None:
     outcome = run(_setup(method, world, rounds=15), Machine(workers=1))
     task, state = outcome.task, outcome.state
     floor = task.scores(task.references()["most frequent"])["accuracy@1"].mean()
-    trained = task.scores(state.test)["accuracy@1"].mean()
+    trained = task.scores(state.marks["test"])["accuracy@1"].mean()
     start = run(
         _setup(replace(method, outer_rate=1e-12), world, rounds=1), Machine(workers=1)
     )
 
     assert trained > floor + 0.1
-    assert trained > task.scores(start.state.test)["accuracy@1"].mean() + 0.05
+    assert trained > task.scores(start.state.marks["test"])["accuracy@1"].mean() + 0.05
 
 
 # Bad input.

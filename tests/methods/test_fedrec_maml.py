@@ -119,7 +119,7 @@ def test_neither_shards_nor_memory_nor_workers_change_a_result() -> None:
         other = run(setup, machine).state
         for name, value in whole.model.items():
             assert torch.equal(value, other.model[name]), name
-        assert torch.equal(whole.test.value, other.test.value)
+        assert torch.equal(whole.marks["test"].value, other.marks["test"].value)
 
 
 def test_it_learns_to_rate_the_demo() -> None:
@@ -130,7 +130,7 @@ def test_it_learns_to_rate_the_demo() -> None:
     task = outcome.task
     floor = task.scores(task.references()["user mean"])["mse"].mean()
 
-    assert task.scores(outcome.state.best_test)["mse"].mean() < floor
+    assert task.scores(outcome.state.best_marks["test"])["mse"].mean() < floor
 
 
 def test_the_network_is_that_of_metamfs_comparison() -> None:

@@ -331,7 +331,7 @@ def setup(of: MetaMF, sampling: Sampling, **changes: Any) -> Setup:
 def same(one: Outcome, other: Outcome) -> None:
     for name, value in one.state.model.items():
         assert torch.equal(value, other.state.model[name]), name
-    assert torch.equal(one.state.test.value, other.state.test.value)
+    assert torch.equal(one.state.marks["test"].value, other.state.marks["test"].value)
     assert one.state.costs.bytes_up == other.state.costs.bytes_up
     assert one.state.costs.bytes_down == other.state.costs.bytes_down
 
@@ -471,7 +471,7 @@ def test_noised_uploads_are_learned_from(rows: Literal["all", "touched"]) -> Non
 def test_the_catalogs_settings_learn_more_than_a_users_mean(name: str) -> None:
     world, of = by_ratio(demo(), 0, task="rating"), choose("method", name).part
     outcome = run(setup(of, Sampling("all"), world=world, rounds=60, attacks={}))
-    error = outcome.task.scores(outcome.state.best_test)["mae"].mean()
+    error = outcome.task.scores(outcome.state.best_marks["test"])["mae"].mean()
 
     assert error < float(outcome.task.references()["user mean"].value.abs().mean())
 

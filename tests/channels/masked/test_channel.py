@@ -399,7 +399,9 @@ def test_training_is_quantized_plain_training_bit_for_bit(
 
     for name, value in clear.state.model.items():
         assert torch.equal(masked.state.model[name], value), name
-    assert torch.equal(masked.state.test.value, clear.state.test.value)
+    assert torch.equal(
+        masked.state.marks["test"].value, clear.state.marks["test"].value
+    )
 
 
 @pytest.mark.slow
@@ -461,6 +463,6 @@ def test_every_method_serves_clients_as_in_the_clear(name: str) -> None:
     def marks(channel: Channel) -> torch.Tensor:
         protocol = Protocol(every=1, negatives=20)
         setup = Setup(world(of.task), of, channel, protocol=protocol, rounds=2)
-        return run(setup, Machine(workers=1)).state.test.value
+        return run(setup, Machine(workers=1)).state.marks["test"].value
 
     torch.testing.assert_close(marks(Masked()), marks(Plain()), rtol=0, atol=1e-5)

@@ -57,7 +57,7 @@ def outcome(
 def left(of: Outcome) -> dict[str, Tensor]:
     found = {f"model {n}": v for n, v in of.state.model.items()}
     found |= {f"private {n}": v for n, v in of.state.private.items()}
-    return found | {"test": of.state.test.value}
+    return found | {"test": of.state.marks["test"].value}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)

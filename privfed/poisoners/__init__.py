@@ -1,0 +1,1 @@
+"""Poisoning attacks: what malicious clients hold and send."""
