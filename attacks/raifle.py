@@ -35,7 +35,7 @@ from privfed.adversary import Attack, Prior
 from privfed.attacks.items.raifle import Raifle
 from privfed.attacks.items.sign_pc import SignPC
 from privfed.attacks.items.support import Support
-from privfed.attacks.reading.replay import replay
+from privfed.replay import replay
 from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, load
 from privfed.data.world import Shape, World

@@ -112,6 +112,10 @@ _METHODS: Mapping[str, Entry] = {
         "NeuMF averaged, and a personal one on each device, drawn to it",
         _NEURAL_MEAN,
     ),
+    "dl_frs": Entry(
+        "privfed.methods.dl_frs:DLFRS",
+        "a small MLP on user and item vectors: the clients' gradients added up",
+    ),
     "pfedrec": Entry(
         "privfed.methods.pfedrec:PFedRec",
         "dual personalization: head and item steps take turns",
@@ -343,6 +347,26 @@ _ATTACKS: Mapping[str, Entry] = {
 }
 
 _POISONERS: Mapping[str, Entry] = {
+    "fedrecattack": Entry(
+        "privfed.poisoners.targeted.fedrecattack:FedRecAttack",
+        "a gradient over users approximated from few public interactions",
+    ),
+    "a_ra": Entry(
+        "privfed.poisoners.targeted.synthetic:ARa",
+        "a gradient by which made-up users want the targets; no prior knowledge",
+    ),
+    "a_hum": Entry(
+        "privfed.poisoners.targeted.synthetic:AHum",
+        "the same of hard users, who first learn not to want them",
+    ),
+    "explicit_boosting": Entry(
+        "privfed.poisoners.targeted.boosting:ExplicitBoosting",
+        "own users trained to want the targets; no prior knowledge",
+    ),
+    "pipattack": Entry(
+        "privfed.poisoners.targeted.pipattack:PipAttack",
+        "the same, toward rows that look popular, near an ordinary upload",
+    ),
     "random_attack": Entry(
         "privfed.poisoners.shilling.average:RandomAttack",
         "profiles of the targets and items drawn at random",

@@ -65,24 +65,26 @@ class Malicious:
 
     def items(self, world: World, draws: Stream) -> Tensor:
         """The items to promote; SettingsError where the catalog has none such."""
-        catalog = world.shape.items
         if numbers := self._numbers():
-            chosen = torch.unique(torch.tensor(numbers))
-            if int(chosen[-1]) >= catalog:
-                raise SettingsError(
-                    f"target {int(chosen[-1])} is no item: numbers go to {catalog - 1}"
-                )
-            return chosen
+            return self._numbered(numbers, world.shape.items)
         group = self._class(world)
         if self.targets > len(group):
             raise SettingsError(
                 f"{self.targets} targets are more than the {len(group)} items of the "
                 f"{self.target}; lower --targets"
             )
-        if self.target == "least":
-            return group[: self.targets].sort().values
-        order = draws.bits(group, torch.zeros_like(group)).argsort(stable=True)
+        order = torch.arange(len(group))
+        if self.target != "least":
+            order = draws.bits(group, torch.zeros_like(group)).argsort(stable=True)
         chosen: Tensor = group[order[: self.targets]].sort().values
+        return chosen
+
+    def _numbered(self, numbers: list[int], catalog: int) -> Tensor:
+        if max(numbers) >= catalog:
+            raise SettingsError(
+                f"target {max(numbers)} is no item: numbers go to {catalog - 1}"
+            )
+        chosen: Tensor = torch.unique(torch.tensor(numbers))
         return chosen
 
     def _class(self, world: World) -> Tensor:
@@ -157,6 +159,13 @@ class Gang:
         memory, forged = self.poisoner.forge(memory, sortie, self.plot)
         _same_form(forged, sortie.uploads, self.name)
         return memory, _admitted(forged, self.plot.method)
+
+    def promoted(self, uploads: Uploads) -> int:
+        """How many rows of uploads are of promoted items, in the first table."""
+        item = next((rows.item for rows in uploads.rows.values()), None)
+        if item is None:
+            return 0
+        return sum(int((item == target).sum()) for target in self.plot.targets)
 
     def stream(self, round: int) -> Stream:
         """The poisoner's draws of a round."""

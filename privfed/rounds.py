@@ -1,7 +1,7 @@
 """The federated loop: devices, defenses, channel, server, and who watches them."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,39 +12,32 @@ from torch import Tensor
 from privfed.accounting.guarantee import Guarantee
 from privfed.adversary import Attack, Prior
 from privfed.catalog import name_of
-from privfed.data.cohort import Cohort, cohort_of, part_of
+from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
 from privfed.errors import PrivfedError, SettingsError
 from privfed.evaluation.exposure import Exposure
 from privfed.evaluation.judge import task_of
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.protocol import Protocol
-from privfed.evaluation.ranking import Ranking
 from privfed.evaluation.task import Task
 from privfed.fit import check
-from privfed.fleet import Devices, Fleet, Now
+from privfed.fleet import Fleet
 from privfed.interfaces import (
     Channel,
     Defense,
-    Delivered,
-    FromTotal,
-    FromUploads,
     Invites,
-    LocalView,
     Method,
     Plan,
-    Trained,
     broadcast,
 )
 from privfed.machine import Machine, device_of, let_go
-from privfed.messages import Spent, Uploads, join, reordered
 from privfed.party import Gang, Party
-from privfed.poisoning import Plot, Sortie
-from privfed.road import Road
+from privfed.poisoning import Plot
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from privfed.state import RunState
-from privfed.views import ModelView, ServerView, UploadsView, View
+from privfed.training import Training, is_local
+from privfed.views import ModelView, ServerView
 from privfed.watch import Claims, Watch
 from privfed.workers import Workers, workers
 
@@ -143,12 +136,7 @@ class _Loop:
     """What stays fixed from the first round to the last."""
 
     setup: Setup
-    fleet: Fleet
-    crew: Workers
-    watch: Watch
-    task: Task
-    gang: Gang | None
-    progress: Progress | None
+    training: Training
 
     @classmethod
     def of(
@@ -159,28 +147,36 @@ class _Loop:
         gang = None
         if setup.party:
             gang = Gang.of(setup.party, world, fleet.method, fleet.defenses, seeds)
-        return cls(
-            setup,
+
+        def tell(done: float) -> None:
+            if progress and not done.is_integer():  # a round's end has its figures
+                progress(done, setup.rounds, {})
+
+        training = Training(
+            world,
             fleet,
+            setup.channel,
             crew,
             Watch.of(setup.attacks, given, world, fleet.method, fleet.defenses, seeds),
             task_of(fleet.method, world, setup.protocol, seeds, _exposure(world, gang)),
             gang,
-            progress,
+            tell,
         )
+        return cls(setup, training)
 
     def start(self) -> RunState:
-        world, held = self.setup.world, self.task.held()
-        model, private = self.fleet.method.init(world.shape, self.fleet.seeds("init"))
+        world, fleet = self.setup.world, self.training.fleet
+        held, gang = self.training.task.held(), self.training.gang
+        model, private = fleet.method.init(world.shape, fleet.seeds("init"))
         return RunState(
             model,
-            self.fleet.machine.home(private),
-            self.watch.start(),
-            self.fleet.start(),
+            fleet.machine.home(private),
+            self.training.watch.start(),
+            fleet.start(),
             {name: Marks.none(pairs) for name, pairs in held.items()},
             {name: Marks.none(held[name]) for name in held if name != "validation"},
             torch.zeros(world.shape.clients, dtype=torch.bool),
-            self.gang.start() if self.gang else {},
+            gang.start() if gang else {},
         )
 
     def finished(self, state: RunState) -> bool:
@@ -192,16 +188,11 @@ class _Loop:
         """One round, in place."""
         number, began = state.next, time.perf_counter()
         cohort = self._cohort(state)
-        seen = broadcast(state.model)
-        self._show(state, ModelView(round=number, model=seen))
-        self._show(state, ServerView(round=number, model=state.model))
-        state.took_part[cohort.clients] = True
         row = {"round": float(number + 1)}
-        if len(cohort.clients):  # a Poisson cohort may be empty
-            loss = self._train(state, cohort)
-            if loss is not None:
-                row["loss"] = loss
-            if loss is not None and not loss < float("inf"):
+        loss = self.training.round(state, cohort)
+        if loss is not None:
+            row["loss"] = loss
+            if not loss < float("inf"):
                 raise _diverged(number + 1, f"loss {loss}")
         state.costs.uploads += len(cohort.clients)
         state.costs.rounds += 1
@@ -213,163 +204,27 @@ class _Loop:
 
     def _cohort(self, state: RunState) -> Cohort:
         """The clients of the next round and what they train on."""
-        world, method = self.setup.world, self.fleet.method
-        if not isinstance(method, Invites):
-            return self.setup.sampling.cohort(state.next, world, self.fleet.seeds)
-        draws = self.fleet.seeds("cohort", state.next)
-        return cohort_of(world, method.invite(state.model, world.eligible, draws))
-
-    def _train(self, state: RunState, cohort: Cohort) -> float | None:
-        """Train everybody, carry the uploads, learn from them.
-
-        Returns the honest clients' loss, None where there are none.
-        """
-        world, method = self.setup.world, self.fleet.method
-        now = Now(state.next, state.model, state.private, state.kept)
-        road = Road.open(self.setup.channel, now.number, cohort, self.fleet.seeds)
-        devices = self.fleet.devices(now, cohort)
-        honest, malicious = _sides(cohort, world.honest)
-        keeps = isinstance(method, FromUploads) or self._listens
-        sent: list[Uploads] = []  # where somebody needs every one
-        losses = []
-        for trained, uploads in self._trained(state, devices, honest, cohort):
-            self._show(state, road.send(uploads))
-            sent += [uploads] if keeps else []
-            losses.append(trained.loss)
-        if self.gang and len(malicious.clients):
-            uploads = self._forged(state, devices, malicious, sent)
-            self._show(state, road.send(uploads))
-            sent += [uploads] if keeps else []
-        self._learn(state, road.close(), sent, cohort, now)
-        down = method.bytes_down(now.model) * len(cohort.clients)
-        state.costs.add(Spent(bytes_down=down))
-        return float(torch.cat(losses).double().mean()) if losses else None
-
-    @property
-    def _listens(self) -> bool:
-        """Whether a poisoner hears what all others send."""
-        return self.gang is not None and self.gang.poisoner.knows.uploads
-
-    def _trained(
-        self, state: RunState, devices: Devices, honest: Cohort, cohort: Cohort
-    ) -> Iterator[tuple[Trained, Uploads]]:
-        """Honest clients by shards: what training left, and what is uploaded."""
-        if not len(honest.clients):
-            return
-        shards = self.fleet.shards(honest, devices.now)
-        done = 0
-        for shard, (trained, uploads, seconds) in zip(
-            shards, self.crew.map(devices.work, shards), strict=True
-        ):
-            self._keep(state, shard, trained, measured=True)
-            self._count(state, trained.uploads, malicious=False)
-            state.costs.add(Spent(client_seconds=seconds))
-            yield trained, uploads
-            done += len(shard.clients)
-            self._tell(devices.now.number + done / len(cohort.clients))
-
-    def _forged(
-        self,
-        state: RunState,
-        devices: Devices,
-        malicious: Cohort,
-        sent: Sequence[Uploads],
-    ) -> Uploads:
-        """What malicious clients upload, after the steps of everybody's devices."""
-        gang, start = self.gang, time.thread_time()
-        assert gang is not None
-        clients, number = malicious.clients, state.next
-        own = {name: value[clients].clone() for name, value in state.private.items()}
-        shards = self.fleet.shards(gang.devices(malicious), devices.now)
-        parts = []
-        for shard in shards:
-            trained = devices.train(shard)
-            self._keep(state, shard, trained, measured=False)
-            parts.append(trained.uploads)
-        ordinary = join(parts)
-        sortie = Sortie(
-            number,
-            clients,
-            broadcast(state.model),
-            own,
-            reordered(ordinary, ordinary.clients.argsort()),
-            gang.stream(number),
-            join(sent) if self._listens and sent else None,
-        )
-        state.plotted, forged = gang.forge(state.plotted, sortie)
-        self._count(state, forged, malicious=True)
-        spent = state.costs.attacks
-        spent[gang.name] = spent.get(gang.name, 0.0) + time.thread_time() - start
-        return devices.guarded(forged)
-
-    def _count(self, state: RunState, uploads: Uploads, malicious: bool) -> None:
-        if self.gang:
-            state.traffic.count(uploads, self.gang.plot.targets, malicious)
-
-    def _tell(self, done: float) -> None:
-        """Say how far a round is; that it is over is said with its figures."""
-        if self.progress and not done.is_integer():
-            self.progress(done, self.setup.rounds, {})
-
-    def _keep(
-        self, state: RunState, shard: Cohort, trained: Trained, measured: bool
-    ) -> None:
-        """Write what stays on the devices; measure it there where the view is local."""
-        for name, value in trained.private.items():
-            state.private[name][shard.clients] = value
-        for name, rows in trained.private_rows.items():
-            state.private[name][shard.clients[rows.sender], rows.item] = rows.value
-        if measured and _local_view(self.fleet.method):
-            own = cohort_of(self.setup.world, shard.clients)
-            local = trained.uploads.rows
-            assert isinstance(self.task, Ranking)
-            found = self.task.measure_locally(state.model, state.private, own, local)
-            state.put(own.clients, found)
-        let_go(state.private)
-
-    def _learn(
-        self,
-        state: RunState,
-        delivered: Delivered,
-        sent: Sequence[Uploads],
-        cohort: Cohort,
-        now: Now,
-    ) -> None:
-        """The server's step, and what defenses do with the total before it."""
-        start = time.thread_time()
-        method = self.fleet.method
-        if isinstance(method, FromUploads):
-            draws = self.fleet.seeds("server", now.number)
-            state.model = method.learn(state.model, join(sent), draws)
-        else:
-            assert isinstance(method, FromTotal)
-            total, state.kept = self.fleet.combine(delivered.total, cohort, now)
-            state.model = method.apply(state.model, total)
-        state.costs.add(Spent(server_seconds=time.thread_time() - start))
-        state.costs.add(delivered.spent)
-        state.traffic.rounds += 1
-        if delivered.rejected:
-            state.traffic.filtered(delivered.rejected, self.setup.world.honest)
-        for view in delivered.views:
-            self._show(state, view)
-
-    def _show(self, state: RunState, view: View) -> None:
-        self.watch.show(state.memory, view, state.costs.attacks)
+        world, fleet = self.setup.world, self.training.fleet
+        if not isinstance(fleet.method, Invites):
+            return self.setup.sampling.cohort(state.next, world, fleet.seeds)
+        draws = fleet.seeds("cohort", state.next)
+        invited = fleet.method.invite(state.model, world.eligible, draws)
+        return cohort_of(world, invited)
 
     def _evaluate(self, state: RunState) -> Mapping[str, float]:
-        if not _local_view(self.fleet.method):
+        if not is_local(self.training.fleet.method):
             self._measure_everyone(state)
-        return state.judge(self.task)
+        return state.judge(self.training.task)
 
     def _measure_everyone(self, state: RunState) -> None:
-        model, private = state.model, state.private
+        model, private, task = state.model, state.private, self.training.task
 
         def work(clients: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
             cohort = cohort_of(self.setup.world, clients)
-            return clients, self.task.measure(model, private, cohort)
+            return clients, task.measure(model, private, cohort)
 
         try:
-            for clients, found in self.crew.map(work, self.task.chunks()):
+            for clients, found in self.training.crew.map(work, task.chunks()):
                 state.put(clients, found)
                 let_go(private)
         except ArithmeticError as error:
@@ -377,28 +232,27 @@ class _Loop:
 
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
-        gang = self.gang
-        exposure = _exposure(world, gang)
-        task = task_of(
-            self.setup.method, world, self.setup.protocol, self.fleet.seeds, exposure
+        gang, fleet, watch = (
+            self.training.gang,
+            self.training.fleet,
+            self.training.watch,
         )
+        seeds, exposure = fleet.seeds, _exposure(world, gang)
+        task = task_of(self.setup.method, world, self.setup.protocol, seeds, exposure)
         held = task.held()
         state.best_marks = {
             name: Marks(marks.value.cpu(), held[name])
             for name, marks in state.best_marks.items()
         }
-        guarantees = [defense.guarantee() for defense in self.fleet.defenses]
         final = ModelView(round=state.next, model=broadcast(state.model))
-        self._show(state, final)
-        guesses = self.watch.guesses(state.memory, state.costs.attacks)
-        carried = self.setup.channel.guarantee()
+        self.training.show(state, final)
         return Outcome(
             world,
             state,
-            guesses,
-            guarantees,
-            carried,
-            self.watch.priors,
+            watch.guesses(state.memory, state.costs.attacks),
+            [defense.guarantee() for defense in fleet.defenses],
+            self.setup.channel.guarantee(),
+            watch.priors,
             task,
             None if gang is None else gang.plot,
         )
@@ -408,15 +262,6 @@ def _exposure(world: World, gang: Gang | None) -> Exposure | None:
     if gang is None or not len(gang.plot.targets):
         return None
     return Exposure.of(world, gang.plot.targets.to(world.train.item.device))
-
-
-def _sides(cohort: Cohort, honest: int) -> tuple[Cohort, Cohort]:
-    """The honest and the malicious of a round's clients."""
-    count = int((cohort.clients < honest).sum())
-    if count == len(cohort.clients):
-        return cohort, part_of(cohort, torch.arange(0))
-    everyone = torch.arange(len(cohort.clients))
-    return part_of(cohort, everyone[:count]), part_of(cohort, everyone[count:])
 
 
 def _refuse_party(setup: Setup) -> None:
@@ -433,10 +278,6 @@ def _diverged(round: int, sign: str) -> PrivfedError:
         f"round {round}: training diverged ({sign}); lower the learning rate or, "
         "with a defense, its noise"
     )
-
-
-def _local_view(method: Method) -> bool:
-    return isinstance(method, LocalView) and method.local_view
 
 
 def _plan(setup: Setup, seeds: Seeds) -> Plan:

@@ -12,7 +12,7 @@ from privfed.evaluation.exposure import exposed
 from privfed.evaluation.marks import Marks
 from privfed.evaluation.task import Task
 from privfed.interfaces import Rejected
-from privfed.messages import Spent, Uploads
+from privfed.messages import Spent
 from privfed.metrics.score import means
 
 
@@ -38,6 +38,10 @@ class Costs:
         for name, value in spent.other.items():
             self.other[name] = self.other.get(name, 0.0) + value
 
+    def attacked(self, name: str, seconds: float) -> None:
+        """Count what an attack took."""
+        self.attacks[name] = self.attacks.get(name, 0.0) + seconds
+
 
 @dataclass
 class Traffic:
@@ -52,17 +56,6 @@ class Traffic:
     malicious_cast: int = 0  # votes, where a rule filters
     malicious_dropped: int = 0
     dropped: int = 0
-
-    def count(self, uploads: Uploads, targets: Tensor, malicious: bool) -> None:
-        """Count the rows that some clients trained for promoted items."""
-        if not uploads.rows or not len(targets):
-            return
-        item = next(iter(uploads.rows.values())).item
-        rows = int(sum((item == target).sum() for target in targets))
-        if malicious:
-            self.malicious_rows += rows
-        else:
-            self.honest_rows += rows
 
     def filtered(self, rejected: Rejected, honest: int) -> None:
         """Count what a rule did not keep; the first ``honest`` clients are honest."""

@@ -21,8 +21,8 @@ LAYERS = (
         "choices",
     ),  # built_in: names alone
     ("messages", "views", "data", "accounting", "devices"),
-    ("interfaces", "surfaces", "guesses", "adversary"),
-    ("methods", "channels", "attacks", "defenses", "adversaries"),
+    ("interfaces", "surfaces", "replay", "guesses", "adversary", "poisoning"),
+    ("methods", "channels", "attacks", "defenses", "poisoners"),
     ("config",),
     ("cli",),
 )
@@ -30,6 +30,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 ATTACKS_MAY_IMPORT = (
     "privfed.adversary",
     "privfed.shadows",
+    "privfed.replay",
     "privfed.guesses",
     "privfed.interfaces",
     "privfed.surfaces",
@@ -42,6 +43,9 @@ ATTACKS_MAY_IMPORT = (
     "privfed.checks",
     "privfed.errors",
 )
+POISONERS_MAY_IMPORT = {*ATTACKS_MAY_IMPORT, "privfed.poisoning", "privfed.poisoners"}
+POISONERS_MAY_IMPORT -= {"privfed.attacks", "privfed.guesses", "privfed.shadows"}
+ADVERSARIES = {"attacks": ATTACKS_MAY_IMPORT, "poisoners": POISONERS_MAY_IMPORT}
 # Types that a prior is made of, and nothing that holds or draws the truth.
 ATTACKS_MAY_NAME = {
     "privfed.data.world": {"Pairs", "Ragged", "Shape", "Task"},
@@ -86,14 +90,16 @@ def test_imports_point_one_way(path: Path) -> None:
             assert rank <= own, f"{name_of(path)} imports {module}"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "attacks").rglob("*.py")), ids=name_of)
-def test_attacks_cannot_import_the_truth(path: Path) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [path for kind in ADVERSARIES for path in sorted((ROOT / kind).rglob("*.py"))],
+    ids=name_of,
+)
+def test_adversaries_cannot_import_the_truth(path: Path) -> None:
+    may = ADVERSARIES[part(name_of(path))]
     for module in imported(path):
         if module.split(".")[0] == "privfed":
-            allowed = any(
-                module == one or module.startswith(f"{one}.")
-                for one in ATTACKS_MAY_IMPORT
-            )
+            allowed = any(module == one or module.startswith(f"{one}.") for one in may)
             named = set(names_from(path, module))
             few = named and named <= ATTACKS_MAY_NAME.get(module, set())
             assert allowed or few, f"{name_of(path)} imports {module}"
@@ -106,9 +112,12 @@ def names_from(path: Path, module: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("kind", ["methods", "channels", "attacks", "defenses"])
+PARTS = {"methods", "channels", "attacks", "defenses", "poisoners"}
+
+
+@pytest.mark.parametrize("kind", sorted(PARTS))
 def test_parts_know_no_other_kind_of_part(kind: str) -> None:
-    others = {"methods", "channels", "attacks", "defenses", "catalog"} - {kind}
+    others = {*PARTS, "catalog"} - {kind}
     for path in sorted((ROOT / kind).rglob("*.py")):
         for module in imported(path):
             assert part(module) not in others, f"{name_of(path)} imports {module}"

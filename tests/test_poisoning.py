@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,7 @@ class Listener(Quiet):
         return {"heard": heard}, sortie.uploads
 
 
-def attacked(poisoner: Poisoner, share: float = 0.4, **more: object) -> Outcome:
+def attacked(poisoner: Poisoner, share: float = 0.4, **more: Any) -> Outcome:
     party = Party(poisoner=poisoner, share=share, target="10")
     asked = Setup(WORLD, METHOD, Plain(), protocol=FEW, rounds=3, party=party)
     return run(replace(asked, **more), ONE)

@@ -13,7 +13,7 @@ from torch import Tensor
 from privfed.adversary import Attack, Prior
 from privfed.attacks.reading import records
 from privfed.attacks.reading.records import Victims
-from privfed.attacks.reading.replay import random_own, repeat
+from privfed.replay import random_own, repeat
 from privfed.checks import at_least
 from privfed.guesses import Items
 from privfed.interfaces import Method, State

@@ -16,7 +16,7 @@ from torch import Tensor
 from privfed.adversary import Prior
 from privfed.attacks.reading.descent import Found, Objective
 from privfed.attacks.reading.records import Sent, Victims
-from privfed.attacks.reading.replay import Moments, Replayed, repeat
+from privfed.replay import Moments, Replayed, repeat
 from privfed.attacks.reading.vector_readers import inverted
 from privfed.data.world import Shape
 from privfed.interfaces import START, Method, State

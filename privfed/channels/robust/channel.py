@@ -12,7 +12,8 @@ from privfed.accounting.guarantee import Guarantee, not_private
 from privfed.channels.plain import seen
 from privfed.channels.robust.groups import in_client_order
 from privfed.channels.robust.vote import Rule, Sums, by_item, by_upload
-from privfed.interfaces import Channel, Delivered, Opening
+from privfed.data.world import Shape
+from privfed.interfaces import Channel, Delivered, Opening, Rejected
 from privfed.messages import Rows, Spent, Total, Uploads, join
 from privfed.views import TotalView, UploadsView
 
@@ -70,29 +71,23 @@ class Robust(Channel):
 
     def close(self, opened: Collected) -> Delivered:
         start = time.thread_time()
-        total = self._total(opened)
+        total, rejected = self._combined(opened)
         number = opened.opening.number
         view = TotalView(round=number, clients=total.clients, total=total)
         seconds = time.thread_time() - start
         spent = Spent(bytes_up=opened.bytes_up, server_seconds=seconds)
-        return Delivered(total, [view], spent)
+        return Delivered(total, [view], spent, rejected)
 
-    def _total(self, opened: Collected) -> Total:
+    def _combined(self, opened: Collected) -> tuple[Total, Rejected | None]:
         if not opened.uploads:
-            return Total({}, {}, {}, 0.0, 0)
-        shape = opened.opening.shape
+            return Total({}, {}, {}, 0.0, 0), None
         uploads = in_client_order(join(opened.uploads))
-        weight = _weight(uploads)
-        found = self.combined(uploads, shape.items)
-        return Total(
-            {name: value * weight for name, value in found.tables.items()},
-            {name: _senders(t, shape.items) for name, t in uploads.rows.items()},
-            {name: value * weight for name, value in found.dense.items()},
-            len(uploads.clients) * weight,
-            len(uploads.clients),
-            _users(uploads, shape.clients),
-            {name: value * weight for name, value in found.rest.items()},
-        )
+        found = self.combined(uploads, opened.opening.shape.items)
+        rejected = None
+        if found.votes:
+            votes = found.votes
+            rejected = Rejected(uploads.clients, votes.cast, votes.dropped)
+        return _total(found, uploads, opened.opening.shape), rejected
 
     def guarantee(self) -> Guarantee:
         return not_private(
@@ -105,6 +100,20 @@ class Robust(Channel):
 def vote(uploads: Uploads, items: int, per: Per, rule: Rule) -> Sums:
     """Combine uploads by a rule, whole or item by item."""
     return (by_item if per == "item" else by_upload)(uploads, items, rule)
+
+
+def _total(found: Sums, uploads: Uploads, shape: Shape) -> Total:
+    """What a rule found, as a sum over clients that all count alike."""
+    weight = _weight(uploads)
+    return Total(
+        {name: value * weight for name, value in found.tables.items()},
+        {name: _senders(t, shape.items) for name, t in uploads.rows.items()},
+        {name: value * weight for name, value in found.dense.items()},
+        len(uploads.clients) * weight,
+        len(uploads.clients),
+        _users(uploads, shape.clients),
+        {name: value * weight for name, value in found.rest.items()},
+    )
 
 
 def _weight(uploads: Uploads) -> float:

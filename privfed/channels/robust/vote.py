@@ -35,27 +35,49 @@ MEAN = Rule(lambda x, _: mean(x))
 
 
 @dataclass(frozen=True)
+class Votes:
+    """How many votes each client cast, and how many of those were not picked."""
+
+    cast: Tensor  # (clients,)
+    dropped: Tensor  # (clients,)
+
+    @classmethod
+    def of(cls, sender: Tensor, picked: Tensor, clients: int) -> "Votes":
+        """Of votes (votes,) and whether each was picked."""
+        cast = torch.bincount(sender, minlength=clients)
+        return cls(cast, cast - torch.bincount(sender[picked], minlength=clients))
+
+    def __add__(self, more: "Votes") -> "Votes":
+        return Votes(self.cast + more.cast, self.dropped + more.dropped)
+
+
+@dataclass(frozen=True)
 class Sums:
-    """What a round's uploads come to, times the number of clients that sent it."""
+    """What a round's uploads come to, times the number of clients that sent it.
+
+    ``votes`` is None where a rule picks nobody.
+    """
 
     tables: Mapping[str, Tensor]  # (items, width)
     dense: Mapping[str, Tensor]
     rest: Mapping[str, Tensor]  # ()
+    votes: Votes | None = None
 
 
 def by_upload(uploads: Uploads, items: int, rule: Rule) -> Sums:
     """A client's whole upload is one vector; a row that it did not send is zero."""
-    voters, kept = len(uploads.clients), uploads
+    voters, kept, votes = len(uploads.clients), uploads, None
     if rule.pick:
-        distance = distances.between_uploads(uploads, items)[None]
-        picked = rule.pick(distance, torch.tensor([voters], device=distance.device))
-        kept = some(uploads, picked[0].nonzero()[:, 0])
+        picked = _of_all(rule.pick, distances.between_uploads(uploads, items))
+        kept = some(uploads, picked.nonzero()[:, 0])
+        votes = Votes(torch.ones_like(uploads.clients), (~picked).long())
     tables = {
         name: voters
         * _with_zeros(ByItem.of(rows, items), len(kept.clients), voters, rule)
         for name, rows in kept.rows.items()
     }
-    return _sums(uploads, tables, voters * _columns(distances.flat(kept), voters, rule))
+    vector = voters * _columns(distances.flat(kept), voters, rule)
+    return _sums(uploads, tables, vector, votes)
 
 
 def by_item(uploads: Uploads, items: int, rule: Rule) -> Sums:
@@ -63,19 +85,43 @@ def by_item(uploads: Uploads, items: int, rule: Rule) -> Sums:
 
     What is no table of items is one vector a client, and one vote of all clients.
     """
-    tables = {
-        name: _among_senders(ByItem.of(rows, items), rule)
-        for name, rows in uploads.rows.items()
-    }
+    tables, votes = {}, None
+    for name, rows in uploads.rows.items():
+        table = ByItem.of(rows, items)
+        picked = _picked(table, rule.pick) if rule.pick else None
+        tables[name] = _among_senders(table, picked, rule)
+        votes = _counted(votes, table.sender, picked, len(uploads.clients))
     x = kept = distances.flat(uploads)
     if rule.pick and x.shape[1]:
-        distance = distances.between_vectors(x)[None]
-        picked = rule.pick(distance, torch.tensor([len(x)], device=x.device))
-        kept = x[picked[0]]
-    return _sums(uploads, tables, len(x) * _columns(kept, len(x), rule))
+        picked = _of_all(rule.pick, distances.between_vectors(x))
+        kept = x[picked]
+        everybody = torch.arange(len(x), device=x.device)
+        votes = _counted(votes, everybody, picked, len(x))
+    return _sums(uploads, tables, len(x) * _columns(kept, len(x), rule), votes)
 
 
-def _sums(uploads: Uploads, tables: Mapping[str, Tensor], vector: Tensor) -> Sums:
+def _of_all(pick: Pick, distance: Tensor) -> Tensor:
+    """Who is picked where all clients vote together, (clients,) bool."""
+    everybody = torch.tensor([len(distance)], device=distance.device)
+    return pick(distance[None], everybody)[0]
+
+
+def _counted(
+    votes: Votes | None, sender: Tensor, picked: Tensor | None, clients: int
+) -> Votes | None:
+    """The votes so far and some more."""
+    if picked is None:
+        return votes
+    more = Votes.of(sender, picked, clients)
+    return votes + more if votes else more
+
+
+def _sums(
+    uploads: Uploads,
+    tables: Mapping[str, Tensor],
+    vector: Tensor,
+    votes: Votes | None,
+) -> Sums:
     """``vector`` back as the tensors that ``distances.flat`` laid end to end."""
     parts = [*uploads.dense.items(), *uploads.rest.items()]
     shapes = [value.shape[1:] for _, value in parts]
@@ -85,7 +131,7 @@ def _sums(uploads: Uploads, tables: Mapping[str, Tensor], vector: Tensor) -> Sum
         for (name, _), piece, shape in zip(parts, pieces, shapes, strict=True)
     ]
     count = len(uploads.dense)
-    return Sums(tables, dict(back[:count]), dict(back[count:]))
+    return Sums(tables, dict(back[:count]), dict(back[count:]), votes)
 
 
 def _columns(x: Tensor, voters: int, rule: Rule) -> Tensor:
@@ -107,9 +153,9 @@ def _with_zeros(table: ByItem, count: int, voters: int, rule: Rule) -> Tensor:
     return found
 
 
-def _among_senders(table: ByItem, rule: Rule) -> Tensor:
+def _among_senders(table: ByItem, picked: Tensor | None, rule: Rule) -> Tensor:
     """Every item's row times the number of clients that sent it, (items, width)."""
-    kept = table.keeping(_picked(table, rule.pick)) if rule.pick else table
+    kept = table if picked is None else table.keeping(picked)
     found = table.value.new_zeros(len(table.counts), table.width)
     for voters, groups in equal(table.counts, lambda n: n * table.width):
         size = int(kept.counts[groups[0]])  # as many of equally many are kept

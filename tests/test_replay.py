@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from privfed.attacks.reading.replay import Moments, Replayed, random_own, replay
+from privfed.replay import Moments, Replayed, random_own, replay
 from privfed.data.cohort import Cohort
 from privfed.devices.batches import Batch, Samples, collect
 from privfed.devices.recipe import Recipe

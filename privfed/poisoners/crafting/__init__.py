@@ -1,0 +1,1 @@
+"""What several poisoners build uploads from: scores, made-up data, rows."""

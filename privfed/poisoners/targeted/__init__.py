@@ -1,0 +1,1 @@
+"""Poisoners that promote items by what their clients upload."""

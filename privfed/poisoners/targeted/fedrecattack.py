@@ -1,0 +1,185 @@
+"""FedRecAttack: model poisoning with the help of few public interactions.
+
+Rong, Ye, Chen, Yuen, He and Chen, FedRecAttack, ICDE 2022. The adversary approximates
+the users' vectors, takes the gradient that lifts its targets into their lists, and has
+its clients share it out: in every round each takes from what the ones before it left,
+of a few rows, at most ``clip`` of each.
+"""
+
+from dataclasses import dataclass, field
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from privfed.checks import at_least, not_negative, positive
+from privfed.data.world import Pairs
+from privfed.errors import SettingsError
+from privfed.interfaces import Method, State
+from privfed.messages import Uploads
+from privfed.poisoners.crafting.cover import cover
+from privfed.poisoners.crafting.rows import Crafted, clipped, replaced, scale_of
+from privfed.poisoners.crafting.scorer import can_score, scorer
+from privfed.poisoners.targeted.approximation import (
+    Fit,
+    Known,
+    Pool,
+    drawn,
+    first_guess,
+)
+from privfed.poisoners.targeted.rivals import Aims
+from privfed.poisoning import Plot, Poisoner, Sortie
+from privfed.seeds import Stream
+
+_FIRST_SIZE, _BLIND_SIZE = 0.01, 0.1  # of made-up vectors, with and without knowledge
+_STILL = 1e-4  # a model that moved less in all is the one of before
+
+
+@dataclass(frozen=True)
+class FedRecAttack(Poisoner):
+    """Lifts targets by a gradient over approximated users, shared out among clients.
+
+    Knows ``public`` of each user's interactions (xi, rounded up); of 0 it makes users
+    up. A client sends ``rows`` item rows (kappa), chosen at its first participation by
+    the length of what is left, each at most ``clip`` long in units of the gradient.
+    Scores are taken for inner products with the item rows. ``noise`` is the variance
+    of what is added to choices and rows, ``best`` the length of the users' lists.
+    """
+
+    rows: int = 60
+    public: float = 0.01
+    clip: float = 1.0
+    learning_rate: float = 0.01  # of the approximation
+    batch: int = 256  # users of one step of it
+    noise: float = 1e-7
+    best: int = 10
+
+    aim = "promote"
+    paper = "Rong et al., ICDE 2022"
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "rows", "batch", "best")
+        positive(self, "clip", "learning_rate")
+        not_negative(self, "noise")
+        if not 0 <= self.public <= 1:
+            raise ValueError(f"public must be a share from 0 to 1, got {self.public}")
+
+    def public_share(self) -> float:
+        return self.public
+
+    def misfit(self, method: Method) -> str:
+        return "" if can_score(method) else "the method does not say how items score"
+
+    def prepare(self, plot: Plot) -> "FedRecAttack":
+        """Raises SettingsError where the targets are too many for lists or rows."""
+        most = min(self.rows, self.best, plot.items)
+        if len(plot.targets) > most:
+            raise SettingsError(
+                f"fedrecattack: {len(plot.targets)} targets, and with rows={self.rows} "
+                f"and best={self.best} it serves {most}; lower --targets"
+            )
+        return _Ready(**vars(self), scene=_Scene.of(self, plot))
+
+    def data(self, plot: Plot) -> Pairs:
+        """The targets alone: nothing that is trained on them is sent."""
+        return cover(plot, None, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What stays the same from round to round."""
+
+    users: int
+    tables: tuple[str, ...]
+    aims: Aims
+    pool: Pool | None  # None where nothing is known
+
+    @classmethod
+    def of(cls, attack: FedRecAttack, plot: Plot) -> "_Scene":
+        users, items = plot.clients - len(plot.mine), plot.items
+        nothing = torch.zeros(0, dtype=torch.int64)
+        known = Known(users, items, nothing, nothing)
+        if plot.public is not None:
+            known = Known.of(plot.public, users, items)
+        aims = Aims.of(known, plot.targets, attack.best)
+        tables = tuple(scorer(plot.method, plot.shape).tables)
+        return cls(users, tables, aims, Pool.of(known) if len(known.item) else None)
+
+
+@dataclass(frozen=True)
+class _Ready(FedRecAttack):
+    """The attack on a population and targets that are known."""
+
+    scene: _Scene = field(kw_only=True)
+
+    def start(self, plot: Plot) -> State:
+        size = len(plot.mine), min(self.rows, plot.items)
+        return {"rows": torch.full(size, -1)}  # -1: this client has not chosen yet
+
+    def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
+        table = torch.cat([sortie.model[name] for name in self.scene.tables], 1)
+        memory = self._looked(memory, table, sortie.stream, plot)
+        here = torch.searchsorted(plot.mine, sortie.clients)
+        left, items = memory["left"].clone(), memory["rows"][here]  # (here, rows)
+        size = items.shape[1], table.shape[1]
+        value = self._noise(sortie.clients, size, sortie.stream.of("rows"))
+        new = (items[:, 0] < 0).tolist()
+        # one after the other: each takes of what the ones before it left
+        for k, (item, taken) in enumerate(zip(items, value, strict=True)):
+            if new[k]:
+                item.copy_(self._chosen(left, sortie.clients[k : k + 1], plot))
+            taken += clipped(left[item], self.clip)
+            left.index_add_(0, item, taken, alpha=-1)
+        rows = memory["rows"].index_copy(0, here, items)
+        uploads = self._sent(sortie, items, value, plot.items)
+        return {**memory, "left": left, "rows": rows}, uploads
+
+    def _looked(
+        self, memory: State, table: Tensor, stream: Stream, plot: Plot
+    ) -> State:
+        """The memory after a look at an item table: a new gradient where it moved."""
+        if "seen" in memory and (table - memory["seen"]).abs().sum() < _STILL:
+            return memory
+        fresh = self._approximated(memory, table, stream, plot)
+        left = self.scene.aims.slope(fresh["users"], table)
+        return {**memory, **fresh, "seen": table, "left": left}
+
+    def _approximated(
+        self, memory: State, table: Tensor, stream: Stream, plot: Plot
+    ) -> State:
+        users, width = self.scene.users, table.shape[1]
+        if self.scene.pool is None:
+            return {"users": drawn(users, width, _BLIND_SIZE, stream.of("users"))}
+        if "users" not in memory:
+            begin = plot.stream.of("users")
+            memory = first_guess(users, width, _FIRST_SIZE, begin)
+        fit = Fit(self.learning_rate, self.batch)
+        return fit.after(memory, self.scene.pool, table, stream)
+
+    def _chosen(self, left: Tensor, client: Tensor, plot: Plot) -> Tensor:
+        """The targets, and other items drawn by the length of their rows: (rows,)."""
+        items, stream = len(left), plot.stream.of("choice")
+        noisy = left + self._noise(client, tuple(left.shape), stream)[0]
+        length: Tensor = vector_norm(noisy, dim=1).double().clamp_min(1e-30)
+        waiting = -stream.uniform(client, torch.arange(items)).log() / length
+        waiting[plot.targets] = torch.inf
+        few = min(self.rows, items) - len(plot.targets)
+        others: Tensor = waiting.topk(few, largest=False).indices
+        return torch.cat([plot.targets, others])
+
+    def _noise(self, clients: Tensor, size: tuple[int, ...], stream: Stream) -> Tensor:
+        """Normal draws of each client's own, (clients, *size)."""
+        out = torch.empty(len(clients), *size)
+        stream.normal(clients, list(out))
+        return out * sqrt(self.noise)
+
+    def _sent(self, sortie: Sortie, item: Tensor, value: Tensor, items: int) -> Uploads:
+        """Gradients (clients, rows, width) as uploads."""
+        widths = [sortie.model[name].shape[1] for name in self.scene.tables]
+        parts = zip(self.scene.tables, torch.split(value, widths, 2), strict=True)
+        rows = {
+            name: Crafted(item, part * -scale_of(sortie.uploads, name))
+            for name, part in parts
+        }
+        return replaced(sortie.uploads, rows, {}, items)

@@ -1,0 +1,1 @@
+"""Poisoners that make the model worse."""
