@@ -109,7 +109,7 @@ def _rows(
     """One run, read in every way."""
     world = load(settings.data, settings.method.part.task).world
     outcome = _outcome(settings, world)
-    leaked = recovered([outcome], world, Seeds(0)("bootstrap"))
+    leaked = recovered([outcome], Seeds(0)("bootstrap"))
     for source in ATTACKS:
         key = f"leakage.{source}."
         told_of = {

@@ -77,7 +77,7 @@ def measure(bench: Bench, name: str, *defenses: str) -> Row:
             raise
         return Row(name, failure=str(error))
     draws = Seeds(bench.seed)("bootstrap")
-    leaked = figures.recovered([outcome], world, draws).figures
+    leaked = figures.recovered([outcome], draws).figures
     found = {**figures.utility([outcome], draws), **leaked, **figures.costs([outcome])}
     return Row(name, {key: found[key] for key in bench.columns if key in found})
 

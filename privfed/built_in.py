@@ -351,6 +351,14 @@ _POISONERS: Mapping[str, Entry] = {
         "privfed.poisoners.targeted.fedrecattack:FedRecAttack",
         "a gradient over users approximated from few public interactions",
     ),
+    "pieck_ipe": Entry(
+        "privfed.poisoners.targeted.pieck:PIECKIPE",
+        "rows of the targets turned toward those of popular items",
+    ),
+    "pieck_uea": Entry(
+        "privfed.poisoners.targeted.pieck:PIECKUEA",
+        "scores lifted for users whose vectors are popular items' rows",
+    ),
     "a_ra": Entry(
         "privfed.poisoners.targeted.synthetic:ARa",
         "a gradient by which made-up users want the targets; no prior knowledge",

@@ -179,6 +179,10 @@ class _Loop:
             gang.start() if gang else {},
         )
 
+    @property
+    def _malicious(self) -> bool:
+        return self.setup.world.malicious > 0
+
     def finished(self, state: RunState) -> bool:
         patience = self.setup.patience
         enough = patience > 0 and state.best.waited >= patience
@@ -193,7 +197,7 @@ class _Loop:
         if loss is not None:
             row["loss"] = loss
             if not loss < float("inf"):
-                raise _diverged(number + 1, f"loss {loss}")
+                raise _diverged(number + 1, f"loss {loss}", self._malicious)
         state.costs.uploads += len(cohort.clients)
         state.costs.rounds += 1
         state.next += 1
@@ -228,7 +232,7 @@ class _Loop:
                 state.put(clients, found)
                 let_go(private)
         except ArithmeticError as error:
-            raise _diverged(state.next, str(error)) from error
+            raise _diverged(state.next, str(error), self._malicious) from error
 
     def outcome(self, state: RunState, world: World) -> Outcome:
         """What is left, where the truth is: on the CPU."""
@@ -273,11 +277,11 @@ def _refuse_party(setup: Setup) -> None:
         )
 
 
-def _diverged(round: int, sign: str) -> PrivfedError:
-    return PrivfedError(
-        f"round {round}: training diverged ({sign}); lower the learning rate or, "
-        "with a defense, its noise"
-    )
+def _diverged(round: int, sign: str, malicious: bool) -> PrivfedError:
+    mend = "lower the learning rate or, with a defense, its noise"
+    if malicious:
+        mend += ", or bound what malicious clients send: --defense norm_bound"
+    return PrivfedError(f"round {round}: training diverged ({sign}); {mend}")
 
 
 def _plan(setup: Setup, seeds: Seeds) -> Plan:

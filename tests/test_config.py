@@ -266,3 +266,38 @@ def test_an_unreadable_study_file_is_told_with_its_line(
 def test_a_missing_study_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"nowhere.toml: cannot be read"):
         read_study(tmp_path / "nowhere.toml")
+
+
+def test_one_of_the_attacks_may_be_a_poisoner() -> None:
+    run = run_settings({"attack": ["sign_pc", "random-attack:positives=12"]})
+
+    assert [one.name for one in run.attack] == ["sign_pc"]
+    assert run.poisoner is not None
+    assert run.poisoner.spec == "random_attack:positives=12"
+    assert run.party is not None
+    assert run.party.poisoner == run.poisoner.part
+    again = run_settings(tomllib.loads(run.to_toml()))
+    assert again == run
+
+
+def test_all_attacks_are_those_that_watch() -> None:
+    run = run_settings({"attack": ["all", "random_attack"]})
+
+    assert [one.name for one in run.attack] == [*BUILT_IN["attack"]]
+    assert run.poisoner is not None
+    assert run_settings({"attack": "all"}).poisoner is None
+
+
+def test_two_poisoners_cannot_share_the_malicious_clients() -> None:
+    with pytest.raises(SettingsError, match="random_attack and bandwagon cannot go"):
+        run_settings({"attack": ["random_attack", "bandwagon"]})
+
+
+def test_a_poisoner_is_asked_for_among_the_attacks() -> None:
+    with pytest.raises(SettingsError, match="no setting 'poisoner'"):
+        run_settings({"poisoner": "random_attack"})
+
+
+def test_a_slip_among_the_malicious_names_the_key() -> None:
+    with pytest.raises(SettingsError, match="target must be tail"):
+        run_settings({"malicious": {"target": "best"}})

@@ -45,7 +45,7 @@ def recall_of(outcome: Outcome) -> float:
 
 
 def test_leakage_is_the_mean_over_clients_of_what_was_recovered() -> None:
-    leaked = figures.recovered(OUTCOMES[:1], WORLD, DRAWS)
+    leaked = figures.recovered(OUTCOMES[:1], DRAWS)
     found, prior = leaked.figures, leaked.prior
 
     key = "leakage.sign_pc.recall"
@@ -58,7 +58,7 @@ def test_leakage_is_the_mean_over_clients_of_what_was_recovered() -> None:
 
 
 def test_several_seeds_are_averaged_and_give_the_interval() -> None:
-    found = figures.recovered(OUTCOMES, WORLD, DRAWS).figures
+    found = figures.recovered(OUTCOMES, DRAWS).figures
     each = [recall_of(outcome) for outcome in OUTCOMES]
     figure = found["leakage.sign_pc.recall"]
 

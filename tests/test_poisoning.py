@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +28,7 @@ from privfed.methods.fedmf import FedMF
 from privfed.metrics.score import means
 from privfed.party import Malicious, Party
 from privfed.poisoning import Plot, Poisoner, Sortie
-from privfed.rounds import Outcome, Setup, run
+from privfed.rounds import Keeping, Outcome, Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Seeds
 from tests.worlds import world
@@ -303,6 +304,19 @@ def test_shards_and_workers_change_nothing() -> None:
     ]
     for name, value in found[0].model.items():
         assert torch.equal(value, found[1].model[name])
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+    party = Party(poisoner=Listener(), share=0.4, target="10")
+    asked = Setup(WORLD, METHOD, Plain(), protocol=FEW, rounds=4, party=party)
+    keeping = Keeping(tmp_path / "run.safetensors", every=1)
+
+    run(replace(asked, rounds=2), ONE, keeping)
+    again = run(asked, ONE, replace(keeping, resume=True)).state
+    whole = run(asked, ONE).state
+    assert torch.equal(again.plotted["heard"], whole.plotted["heard"])
+    assert torch.equal(again.model["items"], whole.model["items"])
+    assert again.traffic == whole.traffic
 
 
 CLASSES: Mapping[str, set[int]] = {

@@ -77,16 +77,18 @@ class MFFRS(Ranker, FromTotal, Penalized, AlongUser):
     ) -> Trained:
         flat = self.laid(cohort, round)
         x, items = private[USERS][cohort.clients], model[ITEMS]
-        table, user = items[flat.item], x[flat.sender]
+        table = items.index_select(0, flat.item)
+        user = x.index_select(0, flat.sender)
         score = (user * table).sum(1)
         loss, slope = _LOSSES[self.loss](score, flat, cohort.counts)
-        own, gradient = flat.combined(slope, items), user * slope[:, None]
+        change = user * (slope * -self.learning_rate)[:, None]
+        own = flat.combined(slope, items)
         if round.penalties:
             pull, at = self._pull(x, table, flat, cohort, round)
             own = own + pull.users.get(USERS, 0.0)
             if ITEMS in pull.rows:
-                gradient = gradient + pull.rows[ITEMS][at]
-        rows = Rows(flat.sender, flat.item, gradient * -self.learning_rate)
+                change = change - pull.rows[ITEMS][at] * self.learning_rate
+        rows = Rows(flat.sender, flat.item, change)
         scale = {ITEMS: self.learning_rate}
         uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
         after = x - own * (self.learning_rate * self.own_rate)

@@ -36,7 +36,8 @@ def test_run_alone_is_a_complete_sentence(
 
 def test_every_option_reaches_its_setting(experiment: Experiment) -> None:
     words = """run --method fedmr:backbone=fcf --defense dp:epsilon=4 --defense gaussian
-        --attack sign-pc --data here.csv --format table --split ratio
+        --attack sign-pc --attack random-attack --malicious 0.1 --target head
+        --targets 2 --no-baseline --data here.csv --format table --split ratio
         --features title=tfidf --features given --support 0.5 --query 0.1
         --rounds 7 --patience 3 --interactions-per-round 32
         --sampling uniform --clients-per-round 9 --rest --ranking full
@@ -49,7 +50,13 @@ def test_every_option_reaches_its_setting(experiment: Experiment) -> None:
         {
             "method": {"name": "fedmr", "backbone": "fcf"},
             "defense": [{"name": "dp", "epsilon": 4}, {"name": "gaussian"}],
-            "attack": ["sign_pc"],
+            "attack": ["sign_pc", "random_attack"],
+            "malicious": {
+                "share": 0.1,
+                "target": "head",
+                "targets": 2,
+                "baseline": False,
+            },
             "data": {
                 "data": "here.csv",
                 "format": "table",

@@ -16,11 +16,10 @@ from torch.linalg import vector_norm
 from privfed.checks import at_least, not_negative, positive
 from privfed.data.world import Pairs
 from privfed.errors import SettingsError
-from privfed.interfaces import Method, State
+from privfed.interfaces import State
 from privfed.messages import Uploads
 from privfed.poisoners.crafting.cover import cover
 from privfed.poisoners.crafting.rows import Crafted, clipped, replaced, scale_of
-from privfed.poisoners.crafting.scorer import can_score, scorer
 from privfed.poisoners.targeted.approximation import (
     Fit,
     Known,
@@ -43,7 +42,8 @@ class FedRecAttack(Poisoner):
     Knows ``public`` of each user's interactions (xi, rounded up); of 0 it makes users
     up. A client sends ``rows`` item rows (kappa), chosen at its first participation by
     the length of what is left, each at most ``clip`` long in units of the gradient.
-    Scores are taken for inner products with the item rows. ``noise`` is the variance
+    Scores are taken for inner products with the item rows, of several tables side by
+    side. ``noise`` is the variance
     of what is added to choices and rows, ``best`` the length of the users' lists.
     """
 
@@ -68,9 +68,6 @@ class FedRecAttack(Poisoner):
     def public_share(self) -> float:
         return self.public
 
-    def misfit(self, method: Method) -> str:
-        return "" if can_score(method) else "the method does not say how items score"
-
     def prepare(self, plot: Plot) -> "FedRecAttack":
         """Raises SettingsError where the targets are too many for lists or rows."""
         most = min(self.rows, self.best, plot.items)
@@ -91,7 +88,6 @@ class _Scene:
     """What stays the same from round to round."""
 
     users: int
-    tables: tuple[str, ...]
     aims: Aims
     pool: Pool | None  # None where nothing is known
 
@@ -103,8 +99,7 @@ class _Scene:
         if plot.public is not None:
             known = Known.of(plot.public, users, items)
         aims = Aims.of(known, plot.targets, attack.best)
-        tables = tuple(scorer(plot.method, plot.shape).tables)
-        return cls(users, tables, aims, Pool.of(known) if len(known.item) else None)
+        return cls(users, aims, Pool.of(known) if len(known.item) else None)
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,7 @@ class _Ready(FedRecAttack):
         return {"rows": torch.full(size, -1)}  # -1: this client has not chosen yet
 
     def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
-        table = torch.cat([sortie.model[name] for name in self.scene.tables], 1)
+        table = torch.cat([sortie.model[name] for name in sortie.uploads.rows], 1)
         memory = self._looked(memory, table, sortie.stream, plot)
         here = torch.searchsorted(plot.mine, sortie.clients)
         left, items = memory["left"].clone(), memory["rows"][here]  # (here, rows)
@@ -176,10 +171,10 @@ class _Ready(FedRecAttack):
 
     def _sent(self, sortie: Sortie, item: Tensor, value: Tensor, items: int) -> Uploads:
         """Gradients (clients, rows, width) as uploads."""
-        widths = [sortie.model[name].shape[1] for name in self.scene.tables]
-        parts = zip(self.scene.tables, torch.split(value, widths, 2), strict=True)
+        names = [*sortie.uploads.rows]
+        parts = torch.split(value, [sortie.model[n].shape[1] for n in names], 2)
         rows = {
             name: Crafted(item, part * -scale_of(sortie.uploads, name))
-            for name, part in parts
+            for name, part in zip(names, parts, strict=True)
         }
         return replaced(sortie.uploads, rows, {}, items)

@@ -8,16 +8,15 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from privfed.replay import replay
 from privfed.devices.recipe import Recipe
 from privfed.interfaces import Method
 from privfed.messages import Uploads
 from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
 from privfed.poisoners.crafting.scorer import scorer
 from privfed.poisoning import Plot, Sortie
-from privfed.surfaces import AlongUser, InnerProduct, Regularized, Replayable
+from privfed.replay import replay
+from privfed.surfaces import OneStep, Regularized, Replayable
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +38,22 @@ class Samples:
         first[..., 0] = 1.0
         return first if self.taken == "first" else 1 - first
 
+    def grouped(self, score: Tensor) -> Tensor:
+        """Scores of the items as groups of a positive and its negatives.
+
+        Of (clients, groups, 1 + others) as ``item``; where the others are positives,
+        each is a group with the first as its negative.
+        """
+        if self.taken == "others":
+            others = score[..., 1:]
+            score = torch.stack([others, score[..., :1].expand_as(others)], -1)
+            score = score.flatten(1, 2)
+        return score.repeat_interleave(self.times, dim=1)
+
 
 def misfit(method: Method) -> str:
     """Why samples of one's own choice cannot be trained on; empty where they can."""
-    if isinstance(method, Replayable) or _pairwise(method):
+    if isinstance(method, Replayable | OneStep):
         return ""
     return "it says too little of its training to repeat it on other samples"
 
@@ -55,27 +66,19 @@ def trained(samples: Samples, sortie: Sortie, plot: Plot) -> Uploads:
     method = plot.method
     if isinstance(method, Replayable):
         return _replayed(method.recipe(plot.shape, sortie.round), samples, sortie, plot)
-    assert _pairwise(method)
-    return _one_pairwise_step(method, samples, sortie, plot)
+    assert isinstance(method, OneStep)
+    return _one_step(method, samples, sortie, plot)
 
 
-def _pairwise(method: Method) -> bool:
-    """Whether a method takes one step on -log sigmoid(positive - negative)."""
-    known = isinstance(method, Replayable | InnerProduct)
-    return isinstance(method, AlongUser) and not known and method.task == "ranking"
-
-
-def _one_pairwise_step(
-    method: Method, samples: Samples, sortie: Sortie, plot: Plot
+def _one_step(
+    method: OneStep, samples: Samples, sortie: Sortie, plot: Plot
 ) -> Uploads:
     of, item = scorer(method, plot.shape), samples.item.flatten(1)
     rows = {n: v.requires_grad_() for n, v in of.rows(sortie.model, item).items()}
     own = of.samples(sortie.model, sortie.own, item)
     with torch.enable_grad():
         score = of.predict(rows, sortie.model, own).view(samples.item.shape)
-        margin = score[..., :1] - score[..., 1:]
-        side = 1.0 if samples.taken == "first" else -1.0
-        loss = softplus(-side * margin).sum() * samples.times
+        loss = method.group_loss(samples.grouped(score)).sum()
         found = torch.autograd.grad(loss, list(rows.values()))
     sent, changed = sortie.uploads, {}
     for name, gradient in zip(rows, found, strict=True):

@@ -54,7 +54,7 @@ def measured(
     setup = Setup(
         of, method, Plain(), defenses, attacks={"attribute": attack}, rounds=rounds
     )
-    leakage = recovered([run(setup)], of, Seeds(0)("figures"))
+    leakage = recovered([run(setup)], Seeds(0)("figures"))
     assert not leakage.refused
     cut = len("leakage.attribute.")
     return {

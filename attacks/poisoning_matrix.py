@@ -1,0 +1,168 @@
+"""The matrix of poisoning: every attack on a target item, under every defense.
+
+    python attacks/poisoning_matrix.py --data ml-100k
+    python attacks/poisoning_matrix.py --attack pieck_uea --defense none --seeds 1
+
+Each cell is one run for each seed, which draws another target too: malicious clients
+join the population and promote one item, and the tables say in how many honest clients'
+top ten it stands at the end (ER@10) and what is left of the recommendations (HR@10, 99
+sampled negatives): the median, and the range where it varies. All rules vote item by
+item and are told twice the share of malicious clients that there is. user_dp trains as
+its own study does, everybody in every round, and mf_frs and regula are PIECK's
+recommender without and with its defense; compare these with each other. A third table
+says of rules that pick how many of the malicious clients' votes they did not keep
+(recall), and how much of what they did not keep was malicious (precision).
+
+A finished run is kept in --out, JSON lines, and not made again: a stopped matrix goes
+on, and more seeds can be added.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+from at_hand import at_hand
+from poisoned_cells import NOBODY, Cell, Found, Spread, made
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defense, and the training that goes with it."""
+
+    defense: str = "plain"
+    method: str = "bpr"
+    epochs: int = 30
+    cohort: int = 256  # clients in a round; 0: everybody
+
+
+DEFENSES: Mapping[str, Row] = {
+    "none": Row(),
+    "median": Row("median"),
+    "trimmed_mean": Row("trimmed_mean:malicious=0.1"),
+    "krum": Row("krum:malicious=0.1"),
+    "multi_krum": Row("multi_krum:malicious=0.1"),
+    "bulyan": Row("bulyan:malicious=0.1"),
+    "norm_bound": Row("norm_bound"),
+    "secagg": Row("secagg"),
+    "bpr, width 8": Row("plain", "bpr:width=8,start_size=0.1", 40, 0),
+    "user_dp": Row("user_dp:epsilon=8", "bpr:width=8,start_size=0.1", 40, 0),
+    "mf_frs": Row("plain", "mf_frs", 60),
+    "regula": Row("regula", "mf_frs", 60),
+}
+ATTACKS = (
+    "fedrecattack",
+    "a_ra",
+    "a_hum",
+    "pipattack",
+    "pieck_ipe",
+    "pieck_uea",
+    "explicit_boosting",
+    "random_attack",
+    "bandwagon",
+    "popular_attack",
+    "average_attack",
+    "segment",
+)
+
+
+@click.command(help=__doc__)
+@click.option("--data", default=at_hand, help="Name or path.  [default: ml-100k]")
+@click.option("--defense", "defenses", multiple=True, type=click.Choice([*DEFENSES]))
+@click.option("--attack", "attacks", multiple=True, help="[default: every one]")
+@click.option("--malicious", default=0.05, show_default=True, help="Share of clients.")
+@click.option("--target", default="tail", show_default=True)
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--jobs", default=os.cpu_count() or 1, show_default="cores")
+@click.option(
+    "--out",
+    default=Path("runs/poisoning_matrix.jsonl"),
+    show_default=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all runs as JSON.")
+def main(
+    data: str,
+    defenses: Sequence[str],
+    attacks: Sequence[str],
+    malicious: float,
+    target: str,
+    seeds: int,
+    jobs: int,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """Make the runs that are missing, and print the tables."""
+    rows = {name: DEFENSES[name] for name in defenses or DEFENSES}
+    names = (NOBODY, *(attacks or ATTACKS))
+
+    def cells(row: Row, attack: str) -> list[Cell]:
+        more = (malicious, target, row.epochs, row.cohort)
+        return [
+            Cell(data, row.method, row.defense, attack, *more, seed)
+            for seed in range(seeds)
+        ]
+
+    grid = {(d, a): cells(row, a) for d, row in rows.items() for a in names}
+    # seed by seed, so that a stopped matrix is whole for the first ones
+    asked = [one[seed] for seed in range(seeds) for one in grid.values()]
+    found = made(asked, out, jobs, _tell)
+    told = {key: [found[cell] for cell in one] for key, one in grid.items()}
+    if as_json:
+        each = [{**asdict(cell), **asdict(found[cell])} for cell in asked]
+        click.echo(json.dumps(each, indent=2))
+        return
+    for heading, table in _tables(told, [*rows], names):
+        console = Console(width=40 + 22 * len(rows))
+        console.print(f"\n{heading}\n", table, sep="\n", highlight=False)
+    for reason in dict.fromkeys(one.reason for all_ in told.values() for one in all_):
+        if reason:
+            click.echo(f"-: {reason}")
+
+
+def _tell(number: int, of: int, cell: Cell) -> None:
+    words = f"{cell.defense} {cell.method} {cell.attack} seed {cell.seed}"
+    click.echo(f"{number} of {of}: {words}", err=True)
+
+
+Told = Mapping[tuple[str, str], Sequence[Found]]
+
+
+def _tables(
+    told: Told, defenses: Sequence[str], attacks: Sequence[str]
+) -> Iterator[tuple[str, Table]]:
+    yield "ER@10 of the target", _table(told, defenses, attacks, lambda one: one.er)
+    yield "HR@10", _table(told, defenses, attacks, lambda one: one.hr)
+    picks = [
+        d for d in defenses if any(f.recall is not None for f in told[d, attacks[-1]])
+    ]
+    if picks:
+        heading = "Malicious votes not kept (recall)"
+        yield heading, _table(told, picks, attacks[1:], lambda one: one.recall)
+        heading = "Malicious among the votes not kept (precision)"
+        yield heading, _table(told, picks, attacks[1:], lambda one: one.precision)
+
+
+def _table(
+    told: Told,
+    defenses: Sequence[str],
+    attacks: Sequence[str],
+    figure: Callable[[Found], float | None],
+) -> Table:
+    table = Table(box=box.MARKDOWN)
+    table.add_column("attack", no_wrap=True)
+    for name in defenses:
+        table.add_column(name, justify="right", no_wrap=True)
+    for attack in attacks:
+        each = [Spread.of([figure(f) for f in told[d, attack]]) for d in defenses]
+        table.add_row(attack, *(str(one) if one else "-" for one in each))
+    return table
+
+
+if __name__ == "__main__":
+    main()
