@@ -176,8 +176,6 @@ def _refusal(poisoner: Poisoner, world: World, method: Method) -> str:
     if world.task not in poisoner.tasks:
         meant = " and ".join(poisoner.tasks)
         return f"it poisons {meant} methods; this run's is {world.task}"
-    if poisoner.knows.features and not world.features:
-        return "it reads item features, and these data have none"
     return poisoner.misfit(method)
 
 

@@ -82,6 +82,20 @@ class AlongUser(Method):
         """That private tensor, (clients, ..., width)."""
 
 
+class OneStep(AlongUser):
+    """A method of inner products whose device takes one step on a loss of groups.
+
+    A group is a positive and the negatives drawn for it.
+    """
+
+    @abstractmethod
+    def group_loss(self, score: Tensor) -> Tensor:
+        """Each client's loss, (clients,), of (clients, groups, 1 + negatives) scores.
+
+        The positive's comes first.
+        """
+
+
 @dataclass(frozen=True)
 class UserRow:
     """A row of a table of users in the model, which its client changes itself.

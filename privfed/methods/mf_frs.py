@@ -32,11 +32,11 @@ from privfed.methods.factors import (
     scores,
 )
 from privfed.seeds import Stream
-from privfed.surfaces import AlongUser
+from privfed.surfaces import OneStep
 
 
 @dataclass(frozen=True)
-class MFFRS(Ranker, FromTotal, Penalized, AlongUser):
+class MFFRS(Ranker, FromTotal, Penalized, OneStep):
     """MF-FRS: one local step on the mean loss; the server adds the clients' steps.
 
     ``own_rate`` is the user vectors' learning rate over that of the item rows.
@@ -68,6 +68,12 @@ class MFFRS(Ranker, FromTotal, Penalized, AlongUser):
 
     def user_direction(self) -> str:
         return USERS
+
+    def group_loss(self, score: Tensor) -> Tensor:
+        if self.loss == "bpr":
+            return softplus(score[..., 1:] - score[..., :1]).mean((1, 2))
+        lost = softplus(score).sum((1, 2)) - score[..., 0].sum(1)
+        return lost / score[0].numel()
 
     def room(self, counts: Tensor) -> Tensor:
         return coarse(counts)  # only a penalty's terms are padded, and by that

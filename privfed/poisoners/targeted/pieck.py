@@ -8,7 +8,8 @@ users whose vectors are the popular rows (UEA).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 from torch import Tensor
@@ -93,11 +94,13 @@ def toward(popular: Tensor, target: Tensor) -> Tensor:
     )
     weight = rank / rank.sum() / alike  # (clients, targets, popular)
     along = torch.einsum("ctp,cpw->ctw", weight, p)
-    return ((weight * cosine).sum(2, keepdim=True) * v - along) / length
+    slope: Tensor = ((weight * cosine).sum(2, keepdim=True) * v - along) / length
+    return slope
 
 
 def _unit(x: Tensor) -> Tensor:
-    return x / vector_norm(x, dim=-1, keepdim=True).clamp_min(_SMALLEST)
+    length: Tensor = vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp_min(_SMALLEST)
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,8 @@ class PIECKUEA(Poisoner):
 
     def prepare(self, plot: Plot) -> "PIECKUEA":
         """Raises SettingsError where item rows cannot stand for users."""
-        return _Ready(**vars(self), scores=_of_vectors(plot))
+        scores = scorer(plot.method, plot.shape)
+        return _Ready(**vars(self), scores=scores, rows=_rows_for(scores, plot))
 
     def data(self, plot: Plot) -> Pairs:
         """The targets alone: nothing that is trained on them is sent."""
@@ -152,46 +156,68 @@ class PIECKUEA(Poisoner):
 
 @dataclass(frozen=True)
 class _Ready(PIECKUEA):
-    """The attack on a method that is known."""
+    """The attack on a method that is known.
+
+    ``rows`` says of each private tensor whose rows stand for it; "" makes it zero.
+    """
 
     scores: Scorer = field(kw_only=True)
+    rows: Mapping[str, str] = field(kw_only=True)
 
     def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
-        (table,), (user,) = self.scores.tables, self.scores.own
-        memory, popular = mine(memory, sortie, plot, [table])
+        memory, popular = mine(memory, sortie, plot, self.scores.tables)
         size = self.popular // self.batches
-        users = sortie.model[table][popular[:, : size * self.batches]]
+        item = popular[:, : size * self.batches]
         weight = self.weights(len(plot.targets)).repeat_interleave(size, 0) / size
-        clients, each, width = users.shape
-        row = sortie.model[table][plot.targets].expand(clients, 1, -1, -1).clone()
+        clients, each = item.shape
+        rows = {
+            name: sortie.model[name][plot.targets].expand(clients, -1, -1).clone()
+            for name in self.scores.tables
+        }
         shared = copies(self.scores.shared, sortie.model, clients)
-        shared = {n: v.clone().requires_grad_() for n, v in shared.items()}
-        row.requires_grad_()
-        score = self.scores.each(
-            {table: row.expand(-1, each, -1, -1).flatten(0, 1)},
-            {n: v.repeat_interleave(each, 0) for n, v in shared.items()},
-            {user: users.reshape(-1, width)},
-        )
+        trained = {n: v.clone().requires_grad_() for n, v in {**rows, **shared}.items()}
+        # (clients * each, ...): every client scores with each of its stand-ins
+        wide = {n: v.repeat_interleave(each, 0) for n, v in trained.items()}
+        score = self.scores.each(wide, wide, self._users(sortie.model, item.flatten()))
         loss = (softplus(-score).view(clients, each, -1) * weight).sum()
-        slope, *dense = torch.autograd.grad(loss, [row, *shared.values()])
-        gradients = dict(zip(shared, dense, strict=True))
-        return memory, _sent(sortie, {table: slope[:, 0]}, gradients, plot)
+        slopes = torch.autograd.grad(loss, list(trained.values()))
+        found = dict(zip(trained, slopes, strict=True))
+        dense = {name: found[name] for name in shared}
+        return memory, _sent(sortie, {n: found[n] for n in rows}, dense, plot)
+
+    def _users(self, model: State, item: Tensor) -> dict[str, Tensor]:
+        """Private tensors of users who are these items, (users, ...)."""
+        return {
+            name: model[table][item].view(-1, *self.scores.own[name])
+            if table
+            else torch.zeros(len(item), *self.scores.own[name])
+            for name, table in self.rows.items()
+        }
 
 
-def _of_vectors(plot: Plot) -> Scorer:
-    """The method's scorer, where it reads one private vector as wide as item rows."""
-    method = type(plot.method).__name__
-    found, (model, _) = (
-        scorer(plot.method, plot.shape),
-        plot.method.init(plot.shape, plot.stream.of("width")),
-    )
-    sizes = [tuple(model[name].shape[1:]) for name in found.tables]
-    if len(sizes) != 1 or list(found.own.values()) != sizes:
-        raise SettingsError(
-            f"pieck_uea takes item rows for users, and {method} does not score one "
-            "private vector as wide as the rows of its one item table; take pieck_ipe, "
-            "or attack mf_frs or bpr"
-        )
+def _rows_for(scores: Scorer, plot: Plot) -> Mapping[str, str]:
+    """The item table whose rows stand for each private tensor; "" for a mere bias.
+
+    Of several tables the one named as the tensor, "items" in place of "user". Raises
+    SettingsError where none is as wide.
+    """
+    one = replace(plot.shape, clients=1)
+    model, _ = plot.method.init(one, plot.stream.of("width"))
+    found = {}
+    for name, size in scores.own.items():
+        tables = [
+            table
+            for table in scores.tables
+            if model[table].shape[1] == prod(size)
+            and (len(scores.tables) == 1 or table == name.replace("user", "items", 1))
+        ]
+        if not tables and size != (1,):
+            raise SettingsError(
+                f"pieck_uea takes item rows for users, and {type(plot.method).__name__}"
+                f" scores by a private {name} that no item row can stand for; take "
+                "pieck_ipe, or attack mf_frs, bpr or fedncf"
+            )
+        found[name] = tables[0] if tables else ""
     return found
 
 

@@ -32,8 +32,8 @@ def z_max(honest_: Tensor, malicious: int) -> Tensor:
     z = the normal quantile of (n - m - s) / (n - m). At least 0, at most ``FARTHEST``.
     """
     supporters = (honest_ + malicious) // 2 + 1 - malicious
-    nearer = (honest_ - supporters) / honest_.clamp_min(1)
-    quantile = norm.ppf(nearer.double().clamp(0.5, norm.cdf(FARTHEST)).cpu().numpy())
+    nearer = (honest_ - supporters).double() / honest_.clamp_min(1)
+    quantile = norm.ppf(nearer.clamp(0.5, norm.cdf(FARTHEST)).cpu().numpy())
     return torch.as_tensor(quantile, device=honest_.device)
 
 

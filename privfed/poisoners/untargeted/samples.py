@@ -70,9 +70,7 @@ def trained(samples: Samples, sortie: Sortie, plot: Plot) -> Uploads:
     return _one_step(method, samples, sortie, plot)
 
 
-def _one_step(
-    method: OneStep, samples: Samples, sortie: Sortie, plot: Plot
-) -> Uploads:
+def _one_step(method: OneStep, samples: Samples, sortie: Sortie, plot: Plot) -> Uploads:
     of, item = scorer(method, plot.shape), samples.item.flatten(1)
     rows = {n: v.requires_grad_() for n, v in of.rows(sortie.model, item).items()}
     own = of.samples(sortie.model, sortie.own, item)

@@ -6,19 +6,24 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy, cosine_similarity
+from torch.nn.functional import binary_cross_entropy, cosine_similarity, softplus
 
 from privfed.channels.plain import Plain
+from privfed.data.cohort import cohort_of
 from privfed.data.splits import leave_one_out
+from privfed.data.world import World, ragged
 from privfed.data.worlds import demo
 from privfed.errors import SettingsError
 from privfed.evaluation.protocol import Protocol
 from privfed.interfaces import Method, State
 from privfed.machine import Machine
 from privfed.messages import Rows, Uploads
+from privfed.methods.bpr import BPR
+from privfed.methods.dl_frs import DLFRS
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.mf_frs import MFFRS
+from privfed.methods.pfedrec import PFedRec
 from privfed.party import Party
 from privfed.poisoners.crafting.mining import begin, mine
 from privfed.poisoners.targeted.pieck import PIECKIPE, PIECKUEA, toward
@@ -26,6 +31,7 @@ from privfed.poisoning import Plot, Poisoner, Sortie
 from privfed.rounds import Outcome, Setup, run
 from privfed.sampling import Sampling
 from privfed.seeds import Stream
+from tests.methods.factored import round_of
 from tests.poisoners.plots import plot
 
 ITEMS, WIDTH, RATE = 20, 6, 0.5
@@ -62,16 +68,16 @@ def released_ipe(popular: Tensor, v: Tensor, pull: float) -> Tensor:
 def released_uea(table: Tensor, popular: Tensor, targets: Tensor) -> Tensor:
     """The same of PIECKUEA, whose gradient is never cleared: (targets, width)."""
     v = table[targets].clone().requires_grad_()
-    found, size = torch.zeros_like(v), len(popular) // 5
+    size = len(popular) // 5
+    found, piled = torch.zeros_like(v), torch.zeros_like(v)
     for batch in range(5):
         for t in range(len(targets)):
             for _ in range(3):
                 users = table[popular[size * batch : size * (batch + 1)]]
                 chance = (users * v[t]).sum(1).sigmoid()
                 loss = binary_cross_entropy(chance, torch.ones_like(chance))
-                (loss / 5 / len(targets)).backward()
-                assert v.grad is not None
-                found += v.grad / 3
+                piled += torch.autograd.grad(loss / 5 / len(targets), v)[0]
+                found += piled / 3
     return found.detach()
 
 
@@ -156,9 +162,8 @@ def test_uea_without_repeats_is_the_gradient_of_the_mean_loss() -> None:
     for client, chosen in enumerate(popular):
         v = table[4].double().clone().requires_grad_()
         score = table[chosen].double() @ v
-        torch.nn.functional.softplus(-score).mean().backward()
-        assert v.grad is not None
-        torch.testing.assert_close(found[client, 0].double(), v.grad, rtol=1e-4, atol=0)
+        (slope,) = torch.autograd.grad(softplus(-score).mean(), v)
+        torch.testing.assert_close(found[client, 0].double(), slope, rtol=1e-4, atol=0)
 
 
 def test_the_first_batch_counts_seven_times_the_last() -> None:
@@ -215,9 +220,12 @@ def test_a_catalog_without_so_many_items_is_refused() -> None:
         PIECKIPE(popular=20).start(plot(METHOD, ITEMS))
 
 
+def party(attack: Poisoner, share: float) -> Party:
+    return Party(poisoner=attack, share=share, target="least")
+
+
 def outcome(attack: Poisoner, method: Method, workers: int = 1, **more: Any) -> Outcome:
     world = leave_one_out(demo(users=40, items=60))
-    party = Party(poisoner=attack, share=0.1, target="least")
     setup = Setup(
         world,
         method,
@@ -225,7 +233,7 @@ def outcome(attack: Poisoner, method: Method, workers: int = 1, **more: Any) -> 
         protocol=Protocol(negatives=20, every=4),
         rounds=12,
         sampling=Sampling("epoch", 11),
-        party=party,
+        party=party(attack, 0.1),
     )
     return run(replace(setup, **more), Machine(workers=workers, shard=3 * workers))
 
@@ -240,31 +248,69 @@ def test_neither_shards_nor_workers_change_a_run(attack: Poisoner) -> None:
 
 
 @pytest.mark.parametrize("attack", [PIECKIPE(popular=5), PIECKUEA(popular=10)])
-def test_the_least_popular_item_comes_into_most_lists(attack: Poisoner) -> None:
-    found = outcome(attack, MFFRS(width=8, learning_rate=3.0), rounds=200)
-    quiet = outcome(attack, MFFRS(width=8, learning_rate=3.0), rounds=200, party=None)
-    assert found.state.log[-1]["hijack.er@10"] > 0.5
-    assert "hijack.er@10" not in quiet.state.log[-1]
+def test_the_least_popular_item_comes_into_lists(attack: Poisoner) -> None:
+    method = MFFRS(width=8, learning_rate=3.0)
+    found = outcome(attack, method, rounds=100)
+    quiet = outcome(attack, method, rounds=100, party=party(attack, 0.0))
+
+    assert quiet.state.log[-1]["hijack.er@10"] < 0.05
+    assert found.state.log[-1]["hijack.er@10"] > 0.15
 
 
-def test_uea_lifts_the_shared_layers_too() -> None:
-    """The same by autograd through the method's own network."""
-    method = FedNCF(width=8)
+def mlp(model: State, user: Tensor, item: Tensor) -> Tensor:
+    """DL-FRS's network by hand: logits of users (users, width) for one item's row."""
+    x = torch.cat([user, item.expand(len(user), -1)], 1)
+    for name in ("mlp0", "mlp1"):
+        x = torch.relu(x @ model[f"{name}.weight"].T + model[f"{name}.bias"])
+    return (x @ model["out.weight"].T + model["out.bias"])[:, 0]
+
+
+def test_uea_changes_the_shared_layers_as_they_are_read() -> None:
+    method = DLFRS(width=WIDTH, start_size=1.0)
     here = plot(method, ITEMS)
-    attack = PIECKUEA(popular=10)
-    try:
-        ready = attack.prepare(here)
-    except SettingsError as refused:
-        pytest.skip(str(refused))
-    model, _ = method.init(here.shape, Stream(1))
-    assert ready.start(here)
-    assert model
+    model, private = method.init(here.shape, Stream(1))
+    attack = PIECKUEA(popular=10, repeats=0).prepare(here)
+    memory = attack.start(here)
+    own = trained_alone(method, model, private, here)
+    sortie = Sortie(0, here.mine, model, {}, own, Stream(0))
+
+    _, uploads = attack.forge(memory, sortie, here)
+
+    for client, chosen in enumerate(memory["popular"]):
+        known = {n: v.double().clone().requires_grad_() for n, v in model.items()}
+        user = known["items"][chosen].detach()
+        loss = softplus(-mlp(known, user, known["items"][4])).mean()
+        slopes = torch.autograd.grad(loss, list(known.values()))
+        for name, slope in zip(known, slopes, strict=True):
+            rate = own.scale.get(name, 1.0)
+            sent = (
+                uploads.rows[name].value[client]
+                if name == "items"
+                else uploads.dense[name][client]
+            )
+            expected = -rate * (slope[4] if name == "items" else slope)
+            torch.testing.assert_close(sent.double(), expected, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [FedRAP(width=8)])
-def test_uea_says_where_rows_cannot_stand_for_users(method: Method) -> None:
-    with pytest.raises(SettingsError, match="pieck_uea takes item rows for users"):
-        PIECKUEA().prepare(plot(method, ITEMS))
+def trained_alone(method: DLFRS, model: State, private: State, plot: Plot) -> Uploads:
+    """What the malicious clients' ordinary training comes to."""
+    made = PIECKUEA(popular=10).data(plot)
+    train = ragged(plot.clients, plot.mine[made.sender], made.item, made.label)
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = ragged(plot.clients, none, none, torch.zeros(0))
+    of = World("by hand", plot.shape, train, empty, empty)
+    return method.train(model, private, cohort_of(of, plot.mine), round_of(0)).uploads
+
+
+@pytest.mark.parametrize("method", [BPR(width=8), FedNCF(width=8), PFedRec(width=8)])
+def test_uea_runs_where_rows_can_stand_for_users(method: Method) -> None:
+    found = outcome(PIECKUEA(popular=10), method, rounds=4)
+    assert "hijack.er@10" in found.state.log[-1]
+
+
+def test_uea_says_where_they_cannot() -> None:
+    with pytest.raises(SettingsError, match="FedRAP scores by a private"):
+        PIECKUEA().prepare(plot(FedRAP(width=8), ITEMS))
 
 
 def test_unusable_settings_are_refused() -> None:
@@ -276,6 +322,3 @@ def test_unusable_settings_are_refused() -> None:
         PIECKUEA(popular=4)
     with pytest.raises(ValueError, match="repeats must be at least 0"):
         PIECKUEA(repeats=-1)
-
-
-_: State = {}
