@@ -26,6 +26,7 @@ _QUICK = {"epochs": 1, "batch": 256, "item_rate": 80.0, "item_std": 1.0}
 _FEDAVG = {**_QUICK, "item_rate": 30_000.0}  # its rate is not times the catalog
 _FEDNCF = {**_QUICK, "learning_rate": 0.5, "item_rate": 10.0, "item_std": 0.3}
 _FEDRAP = {**_QUICK, "own_rate": 0.002, "apart": 1e-4, "sparse": 1e-4, "decay": 1.0}
+_DL_FRS = {"item_rate": 1000.0, "user_rate": 3000.0, "start_size": 0.3}
 _FEDMR = "privfed.methods.fedmr:FedMR"
 _PAPER = {"learning_rate": 0.1, "epochs": 10}
 _RELEASED = {
@@ -115,6 +116,11 @@ _METHODS: Mapping[str, Entry] = {
     "dl_frs": Entry(
         "privfed.methods.dl_frs:DLFRS",
         "a small MLP on user and item vectors: the clients' gradients added up",
+        _DL_FRS,
+    ),
+    "dl_frs_paper": Entry(
+        "privfed.methods.dl_frs:DLFRS",
+        "the same with the settings of A-hum's paper, which learns slowly",
     ),
     "pfedrec": Entry(
         "privfed.methods.pfedrec:PFedRec",

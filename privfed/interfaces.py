@@ -73,6 +73,7 @@ class Method(ABC):
     sends: ClassVar[str]
     needs: ClassVar[str]  # what the server must see
     paper: ClassVar[str]
+    flat: ClassVar[bool] = False  # pads no client: any sizes may share a shard
     negatives: int  # sampled for each positive, a public hyper-parameter
 
     @abstractmethod

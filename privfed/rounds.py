@@ -30,7 +30,7 @@ from privfed.interfaces import (
     Plan,
     broadcast,
 )
-from privfed.machine import Machine, device_of, let_go
+from privfed.machine import Machine, device_of, keep_freed_memory, let_go
 from privfed.party import Gang, Party
 from privfed.poisoning import Plot
 from privfed.sampling import Sampling
@@ -105,6 +105,7 @@ def run(
     where the parts do not fit together or the budget.
     """
     device = device_of(machine.device)
+    keep_freed_memory()
     if setup.party:
         _refuse_party(setup)
         count = setup.party.count(setup.world)
@@ -193,7 +194,10 @@ class _Loop:
         number, began = state.next, time.perf_counter()
         cohort = self._cohort(state)
         row = {"round": float(number + 1)}
-        loss = self.training.round(state, cohort)
+        try:
+            loss = self.training.round(state, cohort)
+        except ArithmeticError as error:
+            raise _diverged(number + 1, str(error), self._malicious) from error
         if loss is not None:
             row["loss"] = loss
             if not loss < float("inf"):

@@ -59,18 +59,18 @@ class Sampling:
         if self.kind == "all" or count == len(eligible):
             return eligible
         if self.kind == "queue":
-            shuffled = eligible[self._shuffle(eligible, 0, seeds)]
+            shuffled = eligible[_shuffle(eligible, 0, seeds)]
             at = (round * count + torch.arange(count)) % len(eligible)
             return shuffled[at].sort().values
         if self.kind == "epoch":
             epoch, number = divmod(round, -(-len(eligible) // count))
-            order = eligible[self._shuffle(eligible, epoch, seeds)]
+            order = eligible[_shuffle(eligible, epoch, seeds)]
             return order[number * count :][:count].sort().values
         if self.kind == "poisson":
             drawn = seeds("cohort", round).uniform(eligible, torch.zeros_like(eligible))
             return eligible[drawn < count / len(eligible)]
         if not self.rest or 2 * count > len(eligible):
-            return eligible[self._shuffle(eligible, round, seeds)[:count]].sort().values
+            return eligible[_shuffle(eligible, round, seeds)[:count]].sort().values
         return self._resting(round, eligible, count, seeds)
 
     def _resting(
@@ -78,13 +78,9 @@ class Sampling:
     ) -> Tensor:
         last = eligible[:0]
         for r in range(round + 1):  # each round depends on the one before
-            order = eligible[self._shuffle(eligible, r, seeds)]
+            order = eligible[_shuffle(eligible, r, seeds)]
             last = order[~torch.isin(order, last)][:count]
         return last.sort().values
-
-    def _shuffle(self, eligible: Tensor, round: int, seeds: Seeds) -> Tensor:
-        stream = seeds("cohort", round)
-        return stream.bits(eligible, torch.zeros_like(eligible)).argsort(stable=True)
 
     def participations(self, rounds: int, world: World, seeds: Seeds) -> int:
         """The most rounds that any one client takes part in, or a bound on them."""
@@ -96,6 +92,12 @@ class Sampling:
             return min(rounds, epochs * int(world.train.counts[eligible].max()))
         seen = [self.clients(r, eligible, seeds) for r in range(rounds)]
         return max(1, int(torch.bincount(torch.cat(seen), minlength=1).max()))
+
+
+@lru_cache(maxsize=1)  # one order is used by many rounds
+def _shuffle(eligible: Tensor, round: int, seeds: Seeds) -> Tensor:
+    stream = seeds("cohort", round)
+    return stream.bits(eligible, torch.zeros_like(eligible)).argsort(stable=True)
 
 
 @lru_cache(maxsize=1)  # one epoch is used by many rounds

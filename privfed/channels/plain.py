@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, pad
 
 from privfed.interfaces import Channel, Delivered, Opening
 from privfed.messages import Spent, Total, Uploads
@@ -115,9 +116,23 @@ def _add_one_by_one(sums: dict[str, Tensor], name: str, value: Tensor) -> None:
 
 
 def _add_rows(opened: Running, name: str, item: Tensor, value: Tensor) -> None:
-    if name not in opened.tables:
-        size = opened.opening.shape.items
-        opened.tables[name] = value.new_zeros(size, value.shape[1])
-        opened.senders[name] = torch.zeros(size, dtype=torch.int64, device=item.device)
-    opened.tables[name].index_add_(0, item, value)
-    opened.senders[name].index_add_(0, item, torch.ones_like(item))
+    size = opened.opening.shape.items
+    senders = torch.bincount(item, minlength=size)
+    if name in opened.tables:
+        item = torch.cat([torch.arange(size, device=item.device), item])
+        value = torch.cat([opened.tables[name], value])
+        opened.senders[name] += senders
+    else:
+        opened.senders[name] = senders
+    opened.tables[name] = _sum_by_item(item, value, size)
+
+
+def _sum_by_item(item: Tensor, value: Tensor, items: int) -> Tensor:
+    """Each item's values, added one after the other in their order: (items, width).
+
+    Bags of rows are summed an order of magnitude faster than by ``index_add_``.
+    """
+    short = item.short() if items < 2**15 else item  # these sort by radix
+    ends = pad(torch.bincount(item, minlength=items).cumsum(0), (1, 0))
+    order = short.argsort(stable=True)
+    return embedding_bag(order, value, ends, mode="sum", include_last_offset=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Cohort:
     pool: Tensor  # (pool,) items that occur in somebody's training data
     held_out: tuple[Tensor, Tensor]  # sender, item
 
-    @property
+    @cached_property
     def counts(self) -> Tensor:
         """Interactions of each client, (clients,)."""
         return torch.bincount(self.sender, minlength=len(self.clients))
@@ -71,8 +72,8 @@ def part_of(cohort: Cohort, positions: Tensor) -> Cohort:
         cohort,
         clients=cohort.clients[positions],
         sender=sender,
-        item=cohort.item[at],
-        label=cohort.label[at],
-        context=cohort.context[at],
+        item=cohort.item.index_select(0, at),
+        label=cohort.label.index_select(0, at),
+        context=cohort.context.index_select(0, at),
         held_out=(held[mine], cohort.held_out[1][mine]),
     )

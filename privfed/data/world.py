@@ -31,9 +31,9 @@ class Shape:
 
 def spans(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of several runs of pairs, one after the other: (run, index)."""
-    run = torch.repeat_interleave(torch.arange(len(counts)), counts)
-    within = torch.arange(len(run)) - (counts.cumsum(0) - counts)[run]
-    return run, starts[run] + within
+    run = torch.repeat_interleave(counts)
+    shift = starts - counts.cumsum(0) + counts
+    return run, shift.index_select(0, run) + torch.arange(len(run))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,13 @@ class Ragged:
         """Client of each pair, (pairs,)."""
         return torch.repeat_interleave(torch.arange(len(self.counts)), self.counts)
 
+    @property
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.item, self.label, self.context
+
     def to(self, device: torch.device) -> "Ragged":
         """The same pairs on a device."""
-        parts = (self.offsets, self.item, self.label, self.context)
+        parts = (self.offsets, *self._parts)
         return Ragged(*(part.to(device) for part in parts))
 
     def beyond(self, clients: int) -> "Ragged":
@@ -87,7 +91,8 @@ class Ragged:
 
     def pairs(self, sender: Tensor, at: Tensor) -> Pairs:
         """The pairs at some places, whose owners stand at ``sender``."""
-        return Pairs(sender, self.item[at], self.label[at], self.context[at])
+        parts = (part.index_select(0, at) for part in self._parts)
+        return Pairs(sender, *parts)
 
 
 def ragged(

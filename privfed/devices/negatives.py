@@ -39,6 +39,10 @@ class Negatives:
                 f"per_positive must be at least 1, got {self.per_positive}"
             )
 
+    def drawn(self, cohort: Cohort, within: Tensor, stream: Stream) -> Tensor:
+        """Negatives of each interaction, (interactions, per_positive); see ``draw``."""
+        return draw(cohort, within, self, stream)
+
 
 def excluded(cohort: Cohort, rule: str) -> Tensor:
     """Mark the items that a client may not draw, (clients, items) bool."""

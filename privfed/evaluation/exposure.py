@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from privfed.data.cohort import Cohort
 from privfed.data.world import Ragged, World, ragged, spans
@@ -63,15 +64,18 @@ class Exposure:
             raise ArithmeticError("a score is NaN: the model diverged")
         clients = cohort.clients[own.sender]
         pair, at = spans(self.met.offsets[clients], self.met.counts[clients])
+        met = self.met.item.index_select(0, at)
         return {
-            RANK: _ranks(scores, value, own.sender, pair, self.met.item[at]),
+            RANK: _ranks(scores, value, own.sender, pair, met),
             STANDING: standing,
         }
 
 
 def _deviations(value: Tensor, scores: Tensor, sender: Tensor) -> Tensor:
-    spread, mean = torch.std_mean(scores, 1)
-    return (value - mean[sender]) / spread.clamp_min(1e-12)[sender]
+    mean = scores.mean(1, keepdim=True)
+    # torch.std_mean takes 20 times as long
+    spread: Tensor = vector_norm(scores - mean, dim=1) / (scores.shape[1] - 1) ** 0.5
+    return (value - mean[sender, 0]) / spread.clamp_min(1e-12)[sender]
 
 
 def _met(world: World) -> Ragged:
@@ -92,7 +96,8 @@ def _ranks(
     here = torch.arange(len(scores))
     everyone = len(sender) == len(here) and bool((sender == here).all())
     table = scores if everyone else scores[sender]
-    beaten = scores[sender[pair], met] >= value[pair]
+    at = sender.index_select(0, pair) * scores.shape[1] + met
+    beaten = scores.flatten().index_select(0, at) >= value.index_select(0, pair)
     above = (table >= value[:, None]).sum(1)
     return above - torch.bincount(pair[beaten], minlength=len(value))
 

@@ -18,11 +18,9 @@ from torch.nn.functional import softplus
 from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import Samples, aligned, collect, padded
-from privfed.devices.gradients import Local
+from privfed.devices.batches import Samples, collect, padded
+from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
 from privfed.devices.negatives import Negatives
-from privfed.devices.penalty import Pull, Terms
-from privfed.errors import SettingsError
 from privfed.interfaces import (
     FromTotal,
     Penalized,
@@ -32,23 +30,22 @@ from privfed.interfaces import (
     State,
     Trained,
 )
-from privfed.messages import Total, Uploads, summed
-from privfed.methods.bpr_dp import private_steps, whole_change
+from privfed.messages import Rows, Total, Uploads
+from privfed.methods.bpr_dp import mean_loss, private_steps, whole_change
 from privfed.methods.factors import (
     ITEMS,
     USERS,
-    combined,
-    inner,
     normal_items,
     normal_users,
     scores,
 )
+from privfed.methods.one_step import pulled
 from privfed.seeds import Stream
-from privfed.surfaces import AlongUser, Known, Regularized
+from privfed.surfaces import Known, OneStep, Regularized
 
 
 @dataclass(frozen=True)
-class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
+class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
     """Federated BPR: one local step; the server adds the clients' clipped steps.
 
     ``clip`` bounds each row's gradient; the published code clips on the server, here
@@ -66,6 +63,7 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
     negatives_resample: Literal["once", "round"] = "once"
     start_size: float = 0.01  # deviation of the first vectors
 
+    flat = True
     keeps = "user vector"
     sends = "gradient of the item rows touched, each of bounded length"
     paper = "Rendle et al., UAI 2009; federated as in Rong et al., ICDE 2022"
@@ -83,6 +81,9 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
     def user_direction(self) -> str:
         return USERS
 
+    def group_loss(self, score: Tensor) -> Tensor:
+        return softplus(score[..., 1:] - score[..., :1]).sum((1, 2))
+
     def sampling(self) -> Negatives:
         """The negative sampling rule."""
         return Negatives(self.negatives, self.negatives_exclude)
@@ -90,48 +91,33 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
+        x, table = private[USERS].index_select(0, cohort.clients), model[ITEMS]
         once = self.negatives_resample == "once"
         stream = (round.always if once else round.stream).of("negatives")
-        samples = collect(cohort, self.sampling(), stream)
-        x, table = private[USERS][cohort.clients], model[ITEMS][samples.item]
         if round.privacy is not None:
-            return self._private(x, table, samples, round)
-        loss, slope = self._slopes(inner(x, table), samples)
-        pull = self._pull(x, table, samples, round)
-        some = samples.real.any(1, keepdim=True)
-        own = combined(slope, table) + x * self.regularization
-        own = own + pull.users.get(USERS, 0.0)
+            samples = collect(cohort, self.sampling(), stream)
+            return self._private(x, table[samples.item], samples, round)
+        laid = (laid_once if once else lay)(cohort, self.sampling(), stream)
+        mine = laid.of_client(x)
+        rows = laid.of_item(table)
+        loss, slope = self._slopes((mine * rows).sum(1), laid, cohort)
+        own = laid.combined(slope, table) + x * self.regularization
+        gradient = mine.mul_(slope[:, None]).add_(rows, alpha=self.regularization)
+        if round.penalties:
+            pull = pulled("bpr", x, rows, laid, round.penalties)
+            own, gradient = own + pull.users[USERS], gradient + pull.rows[ITEMS]
+        some = cohort.counts[:, None] > 0
         after = torch.where(some, x - own * self.learning_rate, x)
-        sender, _ = at = samples.rows.nonzero(as_tuple=True)
-        gradient = slope[..., None] * x[:, None] + table * self.regularization
-        gradient = gradient + pull.rows.get(ITEMS, 0.0)
-        change = self._clipped(gradient[at]) * -self.learning_rate
-        rows = summed(sender, samples.item[at], change, cohort.shape.items)
-        scale = {ITEMS: self.learning_rate}
-        uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
+        change = self._clipped(gradient) * -self.learning_rate
+        sent = {ITEMS: Rows(laid.sender, laid.item, change)}
+        uploads = Uploads(cohort.clients, sent, scale={ITEMS: self.learning_rate})
         return Trained({USERS: after}, {}, uploads, loss)
-
-    def _pull(self, x: Tensor, table: Tensor, samples: Samples, round: Round) -> Pull:
-        """What the round's penalties add to the gradient."""
-        if not round.penalties:
-            return Pull({}, {})
-        if any(penalty.anchored for penalty in round.penalties):
-            raise SettingsError(
-                "bpr takes one local step, from what was received, where a term that "
-                "holds rows there has no gradient; take fedncf or another method of "
-                "several local steps"
-            )
-        count = samples.full().weight
-        received, readers = {ITEMS: table}, {ITEMS: USERS}
-        terms = Terms(round.penalties, received, samples.item, count, readers)
-        local = Local({ITEMS: table}, {USERS: x})
-        return terms.gradients(local, samples.real.any(1))
 
     def _private(
         self, x: Tensor, table: Tensor, samples: Samples, round: Round
     ) -> Trained:
         cohort, rate = samples.cohort, self.learning_rate
-        loss, _ = self._slopes(inner(x, table), samples)
+        loss = mean_loss(x, table, samples)
         local = private_steps(x, table, samples, round, rate)
         sender, _ = at = samples.rows.nonzero(as_tuple=True)
         change = (local.rows[ITEMS] - table)[at]
@@ -149,21 +135,19 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, AlongUser, Regularized):
             regularization=0.0,
         )
 
-    def _slopes(self, score: Tensor, samples: Samples) -> tuple[Tensor, Tensor]:
+    def _slopes(
+        self, score: Tensor, laid: Flat, cohort: Cohort
+    ) -> tuple[Tensor, Tensor]:
         """Each client's mean loss, and the loss's derivative by each row's score."""
-        slot = samples.slot.flatten(1)
-        each = score.gather(1, slot).view(samples.slot.shape)
-        margin = (each[..., :1] - each[..., 1:]).flatten(1)
-        real = samples.real[..., None].expand(-1, -1, self.negatives).flatten(1)
-        push = (aligned(torch.sigmoid, -margin) * real).view(each[..., 1:].shape)
-        by_sample = torch.cat([-push.sum(2, keepdim=True), push], 2).flatten(1)
-        clients, rows = score.shape
-        flat = slot + torch.arange(clients)[:, None] * rows
-        slope = torch.zeros(clients * rows).index_add_(
-            0, flat.view(-1), by_sample.view(-1)
-        )
-        loss = (aligned(softplus, -margin) * real).sum(1) / real.sum(1).clamp_min(1)
-        return loss, slope.view(clients, rows)
+        each = score.index_select(0, laid.place.view(-1)).view_as(laid.place)
+        margin = each[:, :1] - each[:, 1:]
+        push = flat_aligned(torch.sigmoid, -margin)
+        by_sample = torch.cat([-push.sum(1, keepdim=True), push], 1)
+        slope = torch.zeros_like(score)
+        slope.index_add_(0, laid.place.view(-1), by_sample.view(-1))
+        lost = flat_aligned(softplus, -margin).sum(1)
+        total = lost.new_zeros(len(cohort.clients)).index_add_(0, cohort.sender, lost)
+        return total / (cohort.counts * self.negatives).clamp_min(1), slope
 
     def _clipped(self, rows: Tensor) -> Tensor:
         length: Tensor = vector_norm(rows, dim=1, keepdim=True)

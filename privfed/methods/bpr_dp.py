@@ -6,6 +6,7 @@ not divided by their expected number; clip and noise are scaled alike.
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from privfed.data.cohort import Cohort
 from privfed.devices import dpsgd
@@ -64,3 +65,13 @@ def whole_change(
     spread = rate * rule.clip * rule.noise_multiplier * rule.steps**0.5
     rows, items = Rows(*at, change), cohort.shape.items
     return dpsgd.whole(ITEMS, rows, cohort.clients, items, round.stream, spread)
+
+
+def mean_loss(x: Tensor, table: Tensor, samples: Samples) -> Tensor:
+    """Each client's mean loss before the first step, (clients,)."""
+    score, count = inner(x, table), samples.slot.shape[2] - 1
+    each = score.gather(1, samples.slot.flatten(1)).view(samples.slot.shape)
+    margin = (each[..., :1] - each[..., 1:]).flatten(1)
+    real = samples.real[..., None].expand(-1, -1, count).flatten(1)
+    lost = aligned(softplus, -margin) * real
+    return lost.sum(1) / real.sum(1).clamp_min(1)

@@ -50,6 +50,7 @@ class DLFRS(Backbone, ReadsUser):
     batch: int = _ALL
     negatives_resample: Literal["round", "once"] = "once"
     repeats: Literal["each", "once"] = "each"
+    user_rate: float = 1.0  # multiplies the learning rate of the user vectors
     start_size: float = 0.01  # deviation of the first vectors and rows
 
     keeps = "user vector"
@@ -58,7 +59,7 @@ class DLFRS(Backbone, ReadsUser):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "start_size")
+        positive(self, "start_size", "user_rate")
 
     @property
     def weighted(self) -> bool:
@@ -82,7 +83,8 @@ class DLFRS(Backbone, ReadsUser):
 
     def rates(self, shape: Shape, round: int) -> Rates:
         rate = self.learning_rate
-        return {USER: rate, ITEMS: rate * self.item_rate, **dict.fromkeys(LAYERS, rate)}
+        vectors = {USER: rate * self.user_rate, ITEMS: rate * self.item_rate}
+        return {**vectors, **dict.fromkeys(LAYERS, rate)}
 
     def phases(self, shape: Shape, round: int) -> Sequence[Rates]:
         return [self.rates(shape, round)]

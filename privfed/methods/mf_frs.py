@@ -17,11 +17,8 @@ from privfed.checks import positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import coarse, padded
-from privfed.devices.end_to_end import Flat, flat_aligned, lay
-from privfed.devices.gradients import Local
+from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
 from privfed.devices.negatives import Negatives
-from privfed.devices.penalty import Pull, Terms
-from privfed.errors import SettingsError
 from privfed.interfaces import FromTotal, Penalized, Ranker, Round, State, Trained
 from privfed.messages import Rows, Total, Uploads
 from privfed.methods.factors import (
@@ -31,6 +28,7 @@ from privfed.methods.factors import (
     normal_users,
     scores,
 )
+from privfed.methods.one_step import pulled
 from privfed.seeds import Stream
 from privfed.surfaces import OneStep
 
@@ -76,58 +74,33 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
         return lost / score[0].numel()
 
     def room(self, counts: Tensor) -> Tensor:
-        return coarse(counts)  # only a penalty's terms are padded, and by that
+        return coarse(counts)  # nobody is padded by a shard's others
 
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round
     ) -> Trained:
-        flat = self.laid(cohort, round)
-        x, items = private[USERS][cohort.clients], model[ITEMS]
-        table = items.index_select(0, flat.item)
-        user = x.index_select(0, flat.sender)
-        score = (user * table).sum(1)
-        loss, slope = _LOSSES[self.loss](score, flat, cohort.counts)
-        change = user * (slope * -self.learning_rate)[:, None]
-        own = flat.combined(slope, items)
+        laid = self.laid(cohort, round)
+        x, items = private[USERS].index_select(0, cohort.clients), model[ITEMS]
+        user, rows = laid.of_client(x), laid.of_item(items)
+        score = (user * rows).sum(1)
+        loss, slope = _LOSSES[self.loss](score, laid, cohort.counts)
+        own = laid.combined(slope, items)
+        gradient = user * slope[:, None]
         if round.penalties:
-            pull, at = self._pull(x, table, flat, cohort, round)
-            own = own + pull.users.get(USERS, 0.0)
-            if ITEMS in pull.rows:
-                change = change - pull.rows[ITEMS][at] * self.learning_rate
-        rows = Rows(flat.sender, flat.item, change)
+            pull = pulled("mf_frs", x, rows, laid, round.penalties)
+            own, gradient = own + pull.users[USERS], gradient + pull.rows[ITEMS]
+        sent = Rows(laid.sender, laid.item, gradient * -self.learning_rate)
         scale = {ITEMS: self.learning_rate}
-        uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
+        uploads = Uploads(cohort.clients, {ITEMS: sent}, scale=scale)
         after = x - own * (self.learning_rate * self.own_rate)
         return Trained({USERS: after}, {}, uploads, loss)
 
     def laid(self, cohort: Cohort, round: Round) -> Flat:
         """A shard's samples of a round."""
-        once = self.negatives_resample == "once"
-        stream = (round.always if once else round.stream).of("negatives")
-        return lay(cohort, Negatives(self.negatives), stream)
-
-    def _pull(
-        self, x: Tensor, table: Tensor, flat: Flat, cohort: Cohort, round: Round
-    ) -> tuple[Pull, tuple[Tensor, Tensor]]:
-        """What the round's penalties add to the gradient, and where each row lies."""
-        if any(penalty.anchored for penalty in round.penalties):
-            raise SettingsError(
-                "mf_frs takes one local step, from what was received, where a term "
-                "that holds rows there has no gradient; take fedncf or another method "
-                "of several local steps"
-            )
-        counts = cohort.counts
-        size = (len(counts), self._rows(int(self.room(counts).max()), cohort.shape))
-        at = flat.padded()
-        rows = table.new_zeros(*size, self.width).index_put_(at, table)
-        item = flat.item.new_zeros(size).index_put_(at, flat.item)
-        samples = table.new_zeros(size).index_put_(at, flat.uses(flat.place))
-        terms = Terms(round.penalties, {ITEMS: rows}, item, samples, {ITEMS: USERS})
-        pull = terms.gradients(Local({ITEMS: rows}, {USERS: x}), counts > 0)
-        return pull, at
-
-    def _rows(self, positives: int, shape: Shape) -> int:
-        return padded(min(positives * (1 + self.negatives), shape.items))
+        negatives = Negatives(self.negatives)
+        if self.negatives_resample == "once":
+            return laid_once(cohort, negatives, round.always.of("negatives"))
+        return lay(cohort, negatives, round.stream.of("negatives"))
 
     def apply(self, model: State, total: Total) -> State:
         """Add the sum of all changes."""
@@ -139,33 +112,33 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
         return scores(model, private[USERS][cohort.clients])
 
     def footprint(self, shape: Shape, positives: int) -> int:
-        return 4 * self.width * 6 * self._rows(positives, shape) + 9 * shape.items
+        rows = padded(min(positives * (1 + self.negatives), shape.items))
+        return 4 * self.width * 6 * rows
 
 
-def _bce(score: Tensor, flat: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
+def _bce(score: Tensor, laid: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
     """Each client's mean loss over samples, and its derivative by each row's score."""
-    samples, positives = flat.uses(flat.place), flat.uses(flat.place[:, 0])
-    size = (count * flat.place.shape[1]).clamp_min(1)
+    samples, positives = laid.uses(laid.place), laid.uses(laid.place[:, 0])
+    size = (count * laid.place.shape[1]).clamp_min(1)
     slope = flat_aligned(torch.sigmoid, score) * samples - positives
     lost = flat_aligned(softplus, score) * samples - score * positives
-    return flat.summed(lost) / size, slope / size[flat.sender]
+    loss = lost.new_zeros(len(size)).index_add_(0, laid.sender, lost)
+    return loss / size, slope / size.index_select(0, laid.sender)
 
 
-def _bpr(score: Tensor, flat: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
+def _bpr(score: Tensor, laid: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
     """The same of the mean over pairs of -log sigmoid(positive - negative)."""
-    pairs = flat.place.shape[1] - 1
-    size = (count * pairs).clamp_min(1)
-    each = score[flat.place]
+    size = (count * (laid.place.shape[1] - 1)).clamp_min(1)
+    each = score.index_select(0, laid.place.view(-1)).view_as(laid.place)
     margin = each[:, :1] - each[:, 1:]
     push = flat_aligned(torch.sigmoid, -margin)
     by_sample = torch.cat([-push.sum(1, keepdim=True), push], 1)
-    slope = torch.zeros_like(score).index_add_(
-        0, flat.place.view(-1), by_sample.view(-1)
-    )
+    slope = torch.zeros_like(score)
+    slope.index_add_(0, laid.place.view(-1), by_sample.view(-1))
     lost = flat_aligned(softplus, -margin).sum(1)
-    owner = flat.sender[flat.place[:, 0]]
+    owner = laid.sender.index_select(0, laid.place[:, 0])
     loss = lost.new_zeros(len(size)).index_add_(0, owner, lost)
-    return loss / size, slope / size[flat.sender]
+    return loss / size, slope / size.index_select(0, laid.sender)
 
 
 _LOSSES = {"bce": _bce, "bpr": _bpr}

@@ -21,6 +21,7 @@ from privfed.methods.fedmr import FedMR
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.local_sgd import LocalSGD
+from privfed.methods.mf_frs import MFFRS
 from privfed.methods.penalized import readers
 from privfed.methods.pfedrec import PFedRec
 from tests.defenses.test_regula import released
@@ -221,6 +222,6 @@ def test_nothing_is_changed_that_was_given() -> None:
 
 @pytest.mark.parametrize("name", entries("method"))
 def test_those_that_take_penalties_read_them(name: str) -> None:
-    """Who says that it takes further terms is one of the two with the hook."""
+    """Who says that it takes further terms is one of the three with the hook."""
     part: Method = choose("method", name).part
-    assert isinstance(part, Penalized) == isinstance(part, LocalSGD | BPR)
+    assert isinstance(part, Penalized) == isinstance(part, LocalSGD | BPR | MFFRS)

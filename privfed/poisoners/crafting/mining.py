@@ -20,8 +20,9 @@ _NEVER, _MINED = -1, -2  # in place of the round in which a client first took pa
 def begin(plot: Plot, count: int) -> State:
     """What is remembered before the first round.
 
-    Until a client has seen two models any items stand for the popular ones, drawn at
-    random. Raises SettingsError where the catalog has fewer than ``count``.
+    Until a client has seen two models any items stand for the popular ones, the same
+    for all clients (in the released code, the first of a sort of ties). Raises
+    SettingsError where the catalog has fewer than ``count``.
     """
     pool = torch.arange(plot.items)
     pool = pool[~torch.isin(pool, plot.targets)]
@@ -30,9 +31,11 @@ def begin(plot: Plot, count: int) -> State:
             f"the {count} most popular of {len(pool)} items are no choice; lower the "
             "poisoner's popular"
         )
-    key = plot.stream.of("popular").bits(plot.mine[:, None], pool[None])
-    anything = pool[key.argsort(dim=1, stable=True)[:, :count]]
-    return {_MET: torch.full((len(plot.mine),), _NEVER), _POPULAR: anything}
+    key = plot.stream.of("popular").bits(torch.zeros_like(pool), pool)
+    anything = pool[key.argsort(stable=True)[:count]]
+    clients = len(plot.mine)
+    popular = anything.repeat(clients, 1)
+    return {_MET: torch.full((clients,), _NEVER), _POPULAR: popular}
 
 
 def mine(

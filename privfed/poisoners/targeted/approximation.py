@@ -87,11 +87,13 @@ class Fit:
             memory[name].clone() for name in ("users", "first", "second")
         )
         step = int(memory["steps"])
-        apart = table[pool.item] - table[pool.others(stream.of("others"))]
+        others = pool.others(stream.of("others"))
+        apart = table.index_select(0, pool.item) - table.index_select(0, others)
         for at in self._batches(len(vectors), pool, stream.of("batches")):
             step += 1
-            who, toward = pool.owner[at], apart[at]  # (pairs,), (pairs, width)
-            push = torch.sigmoid(-(vectors[who] * toward).sum(1, keepdim=True))
+            who, toward = pool.owner[at], apart.index_select(0, at)
+            margin = (vectors.index_select(0, who) * toward).sum(1, keepdim=True)
+            push = torch.sigmoid(-margin)  # (pairs, 1)
             slope = torch.zeros_like(vectors).index_add_(0, who, toward * -push)
             first.lerp_(slope, 1 - _BETAS[0])
             second.mul_(_BETAS[1]).addcmul_(slope, slope, value=1 - _BETAS[1])

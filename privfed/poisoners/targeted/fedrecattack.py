@@ -124,7 +124,7 @@ class _Ready(FedRecAttack):
         for k, (item, taken) in enumerate(zip(items, value, strict=True)):
             if new[k]:
                 item.copy_(self._chosen(left, sortie.clients[k : k + 1], plot))
-            taken += clipped(left[item], self.clip)
+            taken += clipped(left.index_select(0, item), self.clip)
             left.index_add_(0, item, taken, alpha=-1)
         rows = memory["rows"].index_copy(0, here, items)
         uploads = self._sent(sortie, items, value, plot.items)

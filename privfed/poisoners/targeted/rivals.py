@@ -12,51 +12,59 @@ import torch
 from torch import Tensor
 
 from privfed.poisoners.targeted.approximation import Known
+from privfed.poisoners.targeted.ranked import BLOCKS, ranked
 
-_USERS = 64  # users whose scores are held at a time
+_USERS = 128  # users whose scores are held at a time
+_LEAST = torch.finfo(torch.float32).min  # above what only fills the room
 
 
 @dataclass(frozen=True, eq=False)
 class Aims:
     """Which target each user is to be shown, and in whose place."""
 
-    user: Tensor  # (aims,)
+    user: Tensor  # (aims,) ascending
     target: Tensor  # (aims,)
     place: Tensor  # (aims,) in the user's list; 0 is the best
-    hidden: Tensor  # user * items + item of what is in no list, ascending
+    hidden: Tensor  # user * room + item of what is in no list, ascending
     size: int  # of a list
+    room: int  # for a user's scores
 
     @classmethod
     def of(cls, known: Known, targets: Tensor, size: int) -> "Aims":
         """Every user and every target that it is not known for."""
         everyone = torch.arange(known.users)[:, None]
-        size = min(size, known.items)
+        size, room = min(size, known.items), -(-known.items // BLOCKS) * BLOCKS
         fresh = ~known.has(everyone, targets[None])  # (users, targets)
         user, which = fresh.nonzero(as_tuple=True)
         earlier = (fresh.cumsum(1) - 1)[user, which]
-        cells = [known.owner * known.items + known.item]
-        cells.append((everyone * known.items + targets).flatten())
+        cells = [known.owner * room + known.item]
+        cells.append((everyone * room + targets).flatten())
         hidden = torch.unique(torch.cat(cells))
-        return cls(user, targets[which], size - 1 - earlier, hidden, size)
+        place = size - 1 - earlier
+        return cls(user, targets[which], place, hidden, size, room)
 
-    def lists(self, users: Tensor, table: Tensor) -> Tensor:
-        """Each user's best items, the best first: (users, size)."""
-        items = len(table)
-        starts = torch.arange(0, len(users), _USERS)
-        cuts = torch.searchsorted(self.hidden, starts * items).tolist()
-        found, room = [], users.new_empty(min(len(users), _USERS), items)
+    def rivals(self, users: Tensor, table: Tensor) -> Tensor:
+        """The item in whose place each target is to be shown, (aims,)."""
+        found, scores = [], users.new_full((_USERS, self.room), -torch.inf)
+        edges = torch.arange(0, len(users) + _USERS, _USERS)
+        aims = torch.searchsorted(self.user, edges).tolist()
+        hidden = torch.searchsorted(self.hidden, edges * self.room).tolist()
         for k, some in enumerate(torch.split(users, _USERS)):
-            score = torch.mm(some, table.T, out=room[: len(some)])
-            hidden = self.hidden[slice(*[*cuts, None][k : k + 2])]
-            score.view(-1)[hidden - k * _USERS * items] = -torch.inf
-            found.append(score.topk(self.size).indices)
+            score = scores[: len(some)]
+            torch.mm(some, table.T, out=score[:, : len(table)])
+            cells = self.hidden[hidden[k] : hidden[k + 1]] - k * _USERS * self.room
+            score.view(-1)[cells] = _LEAST
+            mine = slice(aims[k], aims[k + 1])
+            row = self.user[mine] - k * _USERS
+            found.append(ranked(score, row, self.place[mine], self.size))
         return torch.cat(found)
 
     def slope(self, users: Tensor, table: Tensor) -> Tensor:
         """The gradient of the loss by every item's row, (items, width)."""
-        rival = self.lists(users, table)[self.user, self.place]
-        who = users[self.user]
-        margin = (who * (table[rival] - table[self.target])).sum(1, keepdim=True)
+        rival = self.rivals(users, table)
+        who = users.index_select(0, self.user)
+        lead = table.index_select(0, rival) - table.index_select(0, self.target)
+        margin = (who * lead).sum(1, keepdim=True)
         push = who * margin.clamp_max(0).exp()  # ELU's slope is 1 above 0
         slope = torch.zeros_like(table).index_add_(0, rival, push)
         return slope.index_add_(0, self.target, -push)

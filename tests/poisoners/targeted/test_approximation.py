@@ -45,7 +45,7 @@ def test_passes_are_those_of_pytorchs_adam_on_the_summed_loss(batch: int) -> Non
     pool = Pool.of(known())
     memory = first_guess(len(LISTS), WIDTH, 0.1, STREAM)
     twin = memory["users"].clone().requires_grad_()
-    adam = torch.optim.Adam([twin], lr=0.02)
+    twin.grad, adam = torch.zeros_like(twin), torch.optim.Adam([twin], lr=0.02)
 
     for number in range(3):  # Adam's memory outlives a pass
         rows, draws = table(seed=number), STREAM.of("pass", number)
@@ -53,15 +53,15 @@ def test_passes_are_those_of_pytorchs_adam_on_the_summed_loss(batch: int) -> Non
         others = pool.others(draws.of("others"))
         everyone = torch.arange(len(LISTS))
         key = draws.of("batches").bits(everyone, torch.zeros_like(everyone))
-        for users in key.argsort().split(batch):
+        for users in torch.split(key.argsort(), batch):
             loss = torch.zeros(())
             for k, user in enumerate(pool.owner.tolist()):
                 if user in users.tolist():
                     apart = rows[pool.item[k]] - rows[others[k]]
                     loss = loss - logsigmoid(twin[user] @ apart)
-            twin.grad = torch.zeros_like(twin)
+            adam.zero_grad(set_to_none=False)
             if loss.requires_grad:
-                loss.backward()
+                (twin.grad,) = torch.autograd.grad(loss, twin)
             adam.step()
 
     torch.testing.assert_close(memory["users"], twin.detach(), rtol=1e-4, atol=1e-6)

@@ -212,7 +212,8 @@ def test_before_that_any_items_but_the_targets_stand_in() -> None:
     here = plot(METHOD, ITEMS, targets=(4, 5))
     popular = begin(here, 18)["popular"]
     assert all(sorted(row) == [*range(4), *range(6, 20)] for row in popular.tolist())
-    assert popular[0].tolist() != popular[1].tolist()
+    assert popular[0].tolist() == popular[1].tolist()
+    assert popular[0].tolist() != sorted(popular[0].tolist())
 
 
 def test_a_catalog_without_so_many_items_is_refused() -> None:
@@ -247,14 +248,19 @@ def test_neither_shards_nor_workers_change_a_run(attack: Poisoner) -> None:
     ]
 
 
-@pytest.mark.parametrize("attack", [PIECKIPE(popular=5), PIECKUEA(popular=10)])
-def test_the_least_popular_item_comes_into_lists(attack: Poisoner) -> None:
-    method = MFFRS(width=8, learning_rate=3.0)
-    found = outcome(attack, method, rounds=100)
-    quiet = outcome(attack, method, rounds=100, party=party(attack, 0.0))
+@pytest.mark.parametrize(
+    ("attack", "reached"), [(PIECKIPE(popular=5), 0.1), (PIECKUEA(popular=20), 0.5)]
+)
+def test_the_least_popular_item_comes_into_lists(
+    attack: Poisoner, reached: float
+) -> None:
+    world = leave_one_out(demo(users=60, items=200))
+    more: dict[str, Any] = {"world": world, "rounds": 60}
+    found = outcome(attack, MFFRS(width=8), **more)
+    quiet = outcome(attack, MFFRS(width=8), party=party(attack, 0.0), **more)
 
     assert quiet.state.log[-1]["hijack.er@10"] < 0.05
-    assert found.state.log[-1]["hijack.er@10"] > 0.15
+    assert found.state.log[-1]["hijack.er@10"] > reached
 
 
 def mlp(model: State, user: Tensor, item: Tensor) -> Tensor:

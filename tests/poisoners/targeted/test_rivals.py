@@ -30,16 +30,21 @@ def shown(known: Known, targets: Tensor, user: int, scores: Tensor) -> list[int]
 
 
 @pytest.mark.parametrize("targets", [[7], [7, 30, 2]])
-def test_lists_hold_the_best_that_is_neither_known_nor_a_target(
-    targets: list[int],
-) -> None:
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_a_rival_is_the_last_of_a_users_list(targets: list[int], size: int) -> None:
+    """For a further target that its user is not known for, the one before it."""
     known, which, users, table = scene(targets)
+    aims = Aims.of(known, which[:size], size)
 
-    found = Aims.of(known, which, SIZE).lists(users, table)
+    found = aims.rivals(users, table).tolist()
 
     for user in range(USERS):
-        scores = table @ users[user]
-        assert found[user].tolist() == shown(known, which, user, scores)
+        own = known.item[known.owner == user].tolist()
+        left = shown(known, which[:size], user, table @ users[user])[:size]
+        for target in which[:size].tolist():
+            if target not in own:
+                assert found.pop(0) == left.pop()
+    assert not found
 
 
 @pytest.mark.parametrize("targets", [[7], [7, 30, 2]])
@@ -65,7 +70,6 @@ def test_a_catalog_shorter_than_the_lists_is_shown_whole() -> None:
     known = Known.of(lay([[0], [1]]), 2, 4)
     aims = Aims.of(known, torch.tensor([2]), 10)
     users, table = torch.ones(2, 1), torch.tensor([[0.4], [0.3], [0.2], [0.1]])
-    assert aims.lists(users, table)[0, :2].tolist() == [1, 3]
     assert bool(aims.slope(users, table).isfinite().all())
 
 

@@ -47,7 +47,7 @@ def test_noise_is_normal_and_lies_where_the_ordinary_upload_does() -> None:
         expected = 2.0 * own.scale["items"]
         assert value.std() == pytest.approx(expected, rel=0.05)
         assert abs(float(value.mean())) < 0.05 * expected
-        assert value.numel() == value.unique().numel()
+        assert value.numel() == len(torch.unique(value))
 
 
 def test_a_clients_noise_depends_on_nobody_else_and_on_the_round() -> None:
@@ -80,7 +80,7 @@ def test_flipped_ratings_are_all_there_is_to_it() -> None:
 
 def test_made_up_ratings_are_spread_over_the_scale() -> None:
     label = SignFlip(profile=30).data(RATED).label
-    values, counts = label.unique(return_counts=True)
+    values, counts = torch.unique(label, return_counts=True)
     assert values.tolist() == [1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5]
     assert (counts[1:-1] > 90).all()  # of 1200 in eight steps, the ends half a step
 

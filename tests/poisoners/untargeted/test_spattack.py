@@ -134,10 +134,9 @@ def test_popular_items_are_drawn_as_numpy_draws_them() -> None:
 
 
 def test_rows_are_drawn_once_and_by_client() -> None:
-    def drawn(clients: Tensor, size: int, of: Plot = PLOT) -> Tensor:
-        return by_popularity(
-            replace(sortie({}, some_uploads(())), clients=clients), of, size
-        )
+    def drawn(clients: Tensor, size: int) -> Tensor:
+        here = replace(sortie({}, some_uploads(())), clients=clients)
+        return by_popularity(here, PLOT, size)
 
     everybody = torch.arange(9, 12)
     rows = drawn(everybody, 6)
