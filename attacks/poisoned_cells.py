@@ -13,7 +13,7 @@ from statistics import median
 from privfed.built_in import BUILT_IN
 from privfed.choices import choose
 from privfed.data.load import DataSettings, load
-from privfed.data.world import World
+from privfed.data.world import Task, World
 from privfed.errors import PrivfedError
 from privfed.evaluation.protocol import Protocol
 from privfed.machine import Machine
@@ -60,6 +60,7 @@ class Found:
     recall: float | None = None
     seconds: float = 0.0
     reason: str = ""
+    rmse: float | None = None  # of honest clients, where ratings are predicted
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _found(cell: Cell) -> Found:
 
     start = time.process_time()
     try:
-        setup = _setup(cell, _world(cell.data))
+        setup = _setup(cell)
         outcome = run(setup, Machine(workers=1))
     except PrivfedError as error:
         return Found(reason=str(error), seconds=time.process_time() - start)
@@ -138,11 +139,13 @@ def _found(cell: Cell) -> Found:
 
 
 @cache
-def _world(data: str) -> World:
-    return load(DataSettings(data=data), "ranking").world
+def _world(data: str, task: Task) -> World:
+    return load(DataSettings(data=data), task).world
 
 
-def _setup(cell: Cell, world: World) -> Setup:
+def _setup(cell: Cell) -> Setup:
+    method = choose("method", cell.method).part
+    world = _world(cell.data, method.task)
     honest = len(world.eligible)
     nobody = cell.attack == NOBODY
     share = 0.0 if nobody else max(cell.share, 1 / honest)
@@ -156,7 +159,7 @@ def _setup(cell: Cell, world: World) -> Setup:
     rounds = cell.epochs * -(-everybody // cohort)
     return Setup(
         world,
-        choose("method", cell.method).part,
+        method,
         choose("channel", cell.defense if carried else "plain").part,
         () if carried else (choose("defense", cell.defense).part,),
         sampling=Sampling("epoch", cohort) if cohort < everybody else Sampling(),
@@ -173,10 +176,11 @@ def _figures(outcome: Outcome, seconds: float) -> Found:
     bad = traffic.malicious_dropped
     return Found(
         last["hijack.er@10"],
-        last["utility.hr@10"],
+        last.get("utility.hr@10"),
         traffic.honest_rows / rounds,
         traffic.malicious_rows / rounds,
         bad / dropped if dropped else None,
         bad / traffic.malicious_cast if traffic.malicious_cast and dropped else None,
         seconds,
+        rmse=last.get("utility.rmse"),
     )

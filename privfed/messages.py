@@ -27,6 +27,11 @@ class Rows:
     item: Tensor  # (rows,)
     value: Tensor  # (rows, width)
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one value."""
+        return self.value.shape[1] * self.value.element_size()
+
 
 def summed(sender: Tensor, item: Tensor, value: Tensor, items: int) -> Rows:
     """Rows by sender, then item, so that their order tells nothing; repeats add up."""
@@ -91,7 +96,7 @@ class Uploads:
         for name, rows in self.rows.items():
             if name in self.packed:
                 continue
-            row = rows.value.shape[1] * rows.value.element_size()
+            row = rows.row_bytes
             if name in self.rest:
                 total += shape.items * row
                 continue
@@ -145,6 +150,8 @@ class Spent:
 def join(parts: Sequence[Uploads]) -> Uploads:
     """Uploads of several shards as one, in the order given."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     counts = torch.tensor([len(part.clients) for part in parts])
     base = (counts.cumsum(0) - counts).tolist()
 
@@ -167,6 +174,27 @@ def join(parts: Sequence[Uploads]) -> Uploads:
         {n: torch.cat([part.users[n] for part in parts]) for n in first.users},
         {n: torch.cat([part.rest[n] for part in parts]) for n in first.rest},
         {n: torch.cat([part.packed[n] for part in parts]) for n in first.packed},
+    )
+
+
+def unmoved(form: Uploads, clients: Tensor) -> Uploads:
+    """Uploads of the same form from other clients, in which nothing moved."""
+
+    def still(values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {n: v.new_zeros(len(clients), *v.shape[1:]) for n, v in values.items()}
+
+    def first(value: Tensor) -> Tensor:
+        return value[:1].expand(len(clients))
+
+    return Uploads(
+        clients,
+        {n: Rows(r.sender[:0], r.item[:0], r.value[:0]) for n, r in form.rows.items()},
+        still(form.dense),
+        None if form.weight is None else first(form.weight),
+        form.scale,
+        still(form.users),
+        {name: first(value) for name, value in form.rest.items()},
+        {name: first(value) for name, value in form.packed.items()},
     )
 
 

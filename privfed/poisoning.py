@@ -33,7 +33,7 @@ class Sortie:
     """What its clients of one round have at hand.
 
     ``uploads`` is what the method's ordinary training on their made-up data came to,
-    before any defense.
+    before any defense; nothing moved in it where the poisoner does not train.
     """
 
     round: int
@@ -55,6 +55,7 @@ class Poisoner(ABC):
     aim: ClassVar[Aim]
     knows: ClassVar[Knowledge] = Knowledge()
     tasks: ClassVar[tuple[Task, ...]] = ("ranking",)
+    trains: ClassVar[bool] = True  # whether it needs what ordinary training comes to
     paper: ClassVar[str]
 
     @classmethod

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from privfed.interfaces import (
     broadcast,
 )
 from privfed.machine import let_go
-from privfed.messages import Spent, Uploads, join, reordered
+from privfed.messages import Spent, Uploads, join, reordered, unmoved
 from privfed.party import Gang
 from privfed.poisoning import Sortie
 from privfed.state import RunState
@@ -138,19 +139,39 @@ class Training:
         start = time.thread_time()
         clients, now = malicious.clients, devices.now
         own = {name: value[clients].clone() for name, value in state.private.items()}
-        parts = []
-        for shard in self.fleet.shards(gang.devices(malicious), now):
-            trained = devices.train(shard)
-            self._keep(state, shard, trained)
-            parts.append(trained.uploads)
-        together = join(parts)
-        ordinary = reordered(together, together.clients.argsort())
+        if gang.poisoner.trains:
+            ordinary = self._ordinary(state, devices, gang.devices(malicious))
+        else:
+            ordinary = unmoved(self._form, clients)
         stream, model = gang.stream(now.number), broadcast(now.model)
         sortie = Sortie(now.number, clients, model, own, ordinary, stream, heard)
         state.plotted, forged = gang.forge(state.plotted, sortie)
         state.traffic.malicious_rows += gang.promoted(forged)
         state.costs.attacked(gang.name, time.thread_time() - start)
         return forged
+
+    def _ordinary(
+        self, state: RunState, devices: Devices, malicious: Cohort
+    ) -> Uploads:
+        """What the method makes of made-up data."""
+        parts = []
+        for shard in self.fleet.shards(malicious, devices.now):
+            trained = devices.train(shard)
+            self._keep(state, shard, trained)
+            parts.append(trained.uploads)
+        together = join(parts)
+        return reordered(together, together.clients.argsort())
+
+    @cached_property
+    def _form(self) -> Uploads:
+        """An upload of one malicious client, for its form alone."""
+        assert self.gang
+        model, private = self.fleet.method.init(
+            self.world.shape, self.fleet.seeds("form")
+        )
+        one = cohort_of(self.world, self.gang.plot.mine[:1])
+        now = Now(0, model, private, self.fleet.start())
+        return self.fleet.devices(now, one).train(self.gang.devices(one)).uploads
 
     def _keep(self, state: RunState, shard: Cohort, trained: Trained) -> None:
         """Write what stays on the devices."""

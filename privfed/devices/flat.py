@@ -5,6 +5,7 @@ single rows, or a sum over a client's own rows one after the other, and a client
 numbers are the same whoever shares its shard.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,10 @@ from privfed.devices.negatives import Negatives
 from privfed.seeds import Stream
 
 _KEPT = 2**23  # rows and samples kept at most: 64 MiB
+
+with warnings.catch_warnings():  # torch says once that this layout is in beta
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0], [], [], (0, 0), check_invariants=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,15 @@ class Flat:
     def of_client(self, table: Tensor) -> Tensor:
         """Each row's client's row of a table of the shard, (rows, width)."""
         return table.index_select(0, self.sender)
+
+    def products(self, x: Tensor, table: Tensor) -> Tensor:
+        """Each row's inner product of its client's row and its item's, (rows,)."""
+        size, none = (len(x), len(table)), x.new_zeros(len(self.item))
+        wanted = torch.sparse_csr_tensor(
+            self.ends, self.item, none, size, check_invariants=False
+        )
+        found: Tensor = torch.sparse.sampled_addmm(wanted, x, table.T, beta=0.0)
+        return found.values()
 
     def uses(self, place: Tensor) -> Tensor:
         """How many of these samples use each row, (rows,)."""

@@ -12,13 +12,12 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 from torch.nn.functional import softplus
 
 from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import Samples, collect, padded
+from privfed.devices.batches import Samples, collect
 from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import (
@@ -40,6 +39,7 @@ from privfed.methods.factors import (
     scores,
 )
 from privfed.methods.one_step import pulled
+from privfed.mixed import Mixed, Parts
 from privfed.seeds import Stream
 from privfed.surfaces import Known, OneStep, Regularized
 
@@ -98,19 +98,21 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
             samples = collect(cohort, self.sampling(), stream)
             return self._private(x, table[samples.item], samples, round)
         laid = (laid_once if once else lay)(cohort, self.sampling(), stream)
-        mine = laid.of_client(x)
-        rows = laid.of_item(table)
-        loss, slope = self._slopes((mine * rows).sum(1), laid, cohort)
+        score = laid.products(x, table)
+        loss, slope = self._slopes(score, laid, cohort)
         own = laid.combined(slope, table) + x * self.regularization
-        gradient = mine.mul_(slope[:, None]).add_(rows, alpha=self.regularization)
         if round.penalties:
-            pull = pulled("bpr", x, rows, laid, round.penalties)
-            own, gradient = own + pull.users[USERS], gradient + pull.rows[ITEMS]
+            pull = pulled("bpr", x, laid.of_item(table), laid, round.penalties)
+            own = own + pull.users[USERS]
+            rows: Rows = self._pulled(x, table, slope, laid, pull.rows[ITEMS])
+        else:
+            rate = self._rate(self._squared(x, table, slope, score, laid))
+            parts = Parts(x, slope * rate, table, rate * self.regularization)
+            rows = Mixed(laid.sender, laid.item, parts=parts)
         some = cohort.counts[:, None] > 0
         after = torch.where(some, x - own * self.learning_rate, x)
-        change = self._clipped(gradient) * -self.learning_rate
-        sent = {ITEMS: Rows(laid.sender, laid.item, change)}
-        uploads = Uploads(cohort.clients, sent, scale={ITEMS: self.learning_rate})
+        scale = {ITEMS: self.learning_rate}
+        uploads = Uploads(cohort.clients, {ITEMS: rows}, scale=scale)
         return Trained({USERS: after}, {}, uploads, loss)
 
     def _private(
@@ -149,9 +151,29 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
         total = lost.new_zeros(len(cohort.clients)).index_add_(0, cohort.sender, lost)
         return total / (cohort.counts * self.negatives).clamp_min(1), slope
 
-    def _clipped(self, rows: Tensor) -> Tensor:
-        length: Tensor = vector_norm(rows, dim=1, keepdim=True)
-        return rows * (self.clip / length.clamp_min(1e-30)).clamp_max(1.0)
+    def _squared(
+        self, x: Tensor, table: Tensor, slope: Tensor, score: Tensor, laid: Flat
+    ) -> Tensor:
+        """Squared length of each row's gradient, slope * u + l * v, (rows,)."""
+        near = x.square().sum(1).index_select(0, laid.sender)
+        far = table.square().sum(1).index_select(0, laid.item)
+        pull = self.regularization
+        return slope * (slope * near + score * (2 * pull)) + far * pull**2
+
+    def _rate(self, squared: Tensor) -> Tensor:
+        """What a gradient of such a squared length is multiplied by, of any shape."""
+        length = squared.clamp_min(0.0).sqrt()
+        return (self.clip / length).clamp_max(1.0) * -self.learning_rate
+
+    def _pulled(
+        self, x: Tensor, table: Tensor, slope: Tensor, laid: Flat, pull: Tensor
+    ) -> Rows:
+        """The rows that are sent where their gradients have the part ``pull``, too."""
+        usual = slope.new_full(slope.shape, self.regularization)
+        parts = Parts(x, slope, table, usual)
+        gradient = parts.value(laid.sender, laid.item) + pull
+        rate = self._rate(gradient.square().sum(1, keepdim=True))
+        return Rows(laid.sender, laid.item, gradient * rate)
 
     def known_parts(self) -> Mapping[str, Sequence[Known]]:
         if self.regularization == 0:
@@ -171,5 +193,5 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
         return scores(model, private[USERS][cohort.clients])
 
     def footprint(self, shape: Shape, positives: int) -> int:
-        rows = padded(min(positives * (1 + self.negatives), shape.items))
-        return 4 * self.width * 6 * rows
+        rows = min(positives * (1 + self.negatives), shape.items)
+        return 4 * rows * (3 * self.width + 16)

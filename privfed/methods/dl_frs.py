@@ -39,9 +39,11 @@ class DLFRS(Backbone, ReadsUser):
     """DL-FRS: one local step on an MLP; the server adds the clients' gradients.
 
     The MLP is 2 width -> width -> width -> 1 with ReLUs. Nothing is averaged, so the
-    learning rate must suit the number of clients in a round. An item that a client drew
-    twice as a negative counts twice, or with ``repeats="once"`` once in its row's
-    gradient alone, as the released code has it where it adds the rows up.
+    learning rate must suit the number of clients in a round. ``batch`` takes all that a
+    client has. ``start_size`` is the deviation of the first vectors, of item rows too
+    unless ``item_std`` says another. An item that a client drew twice as a negative
+    counts twice, or with ``repeats="once"`` once in its row's gradient alone, as the
+    released code has it where it adds the rows up.
     """
 
     width: int = 8
@@ -51,7 +53,7 @@ class DLFRS(Backbone, ReadsUser):
     negatives_resample: Literal["round", "once"] = "once"
     repeats: Literal["each", "once"] = "each"
     user_rate: float = 1.0  # multiplies the learning rate of the user vectors
-    start_size: float = 0.01  # deviation of the first vectors and rows
+    start_size: float = 0.01
 
     keeps = "user vector"
     sends = "gradient of the item rows touched and of the whole MLP"
@@ -92,7 +94,8 @@ class DLFRS(Backbone, ReadsUser):
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
         """Normal vectors, each client its own; He's uniform weights, zero biases."""
         size = self.start_size
-        model = {ITEMS: normal_items(shape.items, self.width, stream) * size}
+        rows = normal_items(shape.items, self.width, stream)
+        model = {ITEMS: rows * (self.item_std or size)}
         rng = stream.of("layers").generator()
         for part in self.head_parts(self.width)[1:]:
             fan_in, fan_out = part.size

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from privfed.checks import positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
-from privfed.devices.batches import coarse, padded
+from privfed.devices.batches import padded
 from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import FromTotal, Penalized, Ranker, Round, State, Trained
@@ -51,6 +51,7 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
     negatives_resample: Literal["once", "round"] = "once"
     start_size: float = 0.01  # deviation of the first vectors
 
+    flat = True
     keeps = "user vector"
     sends = "gradient of the item rows touched, of any length"
     paper = "Zhang et al. (PIECK), ICDE 2024"
@@ -72,9 +73,6 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
             return softplus(score[..., 1:] - score[..., :1]).mean((1, 2))
         lost = softplus(score).sum((1, 2)) - score[..., 0].sum(1)
         return lost / score[0].numel()
-
-    def room(self, counts: Tensor) -> Tensor:
-        return coarse(counts)  # nobody is padded by a shard's others
 
     def train(
         self, model: State, private: State, cohort: Cohort, round: Round

@@ -72,6 +72,12 @@ def test_a_trace_of_other_data_is_refused(script: ModuleType, folder: Path) -> N
     assert "MovieLens-100K" in done.stderr
 
 
+def test_a_missing_folder_is_said_in_a_line(script: ModuleType) -> None:
+    done = CliRunner().invoke(script.main, ["--data", "no/such/folder"])
+    assert done.exit_code == 2
+    assert "no/such/folder" in done.stderr
+
+
 def test_given_negatives_are_handed_out_whoever_is_in_the_shard(
     script: ModuleType,
 ) -> None:

@@ -61,13 +61,19 @@ def test_without_malicious_clients_nothing_is_found_of_them(cells: ModuleType) -
 
 
 def test_a_share_below_one_client_is_one(cells: ModuleType) -> None:
-    world = cells._world("demo")
+    setup = cells._setup(cell(cells, share=1e-6))
 
-    setup = cells._setup(cell(cells, share=1e-6), world)
-
-    assert setup.party.count(world) == 1
+    assert setup.party.count(setup.world) == 1
     assert setup.rounds == 2 * 4  # 301 clients in rounds of 100
-    assert cells._setup(cell(cells, cohort=0), world).rounds == 2
+    assert cells._setup(cell(cells, cohort=0)).rounds == 2
+
+
+def test_a_rating_method_is_judged_by_its_error(cells: ModuleType) -> None:
+    found = cells._found(cell(cells, method="fedmf", attack="average_attack"))
+
+    assert 0 <= found.er <= 1
+    assert 0 < found.rmse < 2
+    assert found.hr is None
 
 
 def test_what_cannot_be_run_says_why(cells: ModuleType) -> None:
@@ -136,10 +142,8 @@ def test_every_row_of_the_matrix_is_a_run_that_fits(
     cells: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     matrix = script("poisoning_matrix", monkeypatch)
-    world = cells._world("demo")
-
     for attack in matrix.ATTACKS:
-        setup = cells._setup(cell(cells, attack=attack), world)
+        setup = cells._setup(cell(cells, attack=attack))
         assert setup.party.poisoner.aim == "promote"
     for row in matrix.DEFENSES.values():
         more = {"epochs": 1, "cohort": row.cohort, "attack": "explicit_boosting"}

@@ -65,8 +65,8 @@ class Shilling(Poisoner):
         if targets < self.positives <= items:
             return self.positives - targets
         raise SettingsError(
-            f"positives must be more than the {targets} targets and at most the "
-            f"{items} items, got {self.positives}"
+            f"positives must be above the number of targets, {targets}, and at most "
+            f"that of items, {items}, got {self.positives}"
         )
 
 

@@ -83,39 +83,55 @@ class Fit:
 
         ``table`` is (items, width).
         """
-        vectors, first, second = (
-            memory[name].clone() for name in ("users", "first", "second")
+        names, step = ("users", "first", "second"), memory["steps"].clone()
+        vectors, first, second = (memory[name].clone() for name in names)
+        slope = torch.zeros_like(vectors)
+        for who, toward in self._batches(len(vectors), pool, table, stream):
+            margin = (vectors.index_select(0, who) * toward).sum(1, keepdim=True)
+            slope.zero_().index_add_(0, who, toward * -torch.sigmoid(-margin))
+            step += 1
+            self._step(vectors, slope, first, second, step)
+        return {"users": vectors, "first": first, "second": second, "steps": step}
+
+    def _step(
+        self,
+        vectors: Tensor,
+        slope: Tensor,
+        first: Tensor,
+        second: Tensor,
+        step: Tensor,
+    ) -> None:
+        """Adam's step, in place; users of no gradient move as well."""
+        torch._fused_adamw_(  # without decay it is Adam's
+            [vectors],
+            [slope],
+            [first],
+            [second],
+            [],
+            [step],
+            amsgrad=False,
+            lr=self.learning_rate,
+            beta1=_BETAS[0],
+            beta2=_BETAS[1],
+            weight_decay=0.0,
+            eps=_EPS,
+            maximize=False,
         )
-        step = int(memory["steps"])
+
+    def _batches(
+        self, users: int, pool: Pool, table: Tensor, stream: Stream
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch of shuffled users the pairs' users, and positive - other."""
+        everyone = torch.arange(users)
+        key = stream.of("batches").bits(everyone, torch.zeros_like(everyone))
+        batch = torch.empty_like(everyone)
+        batch[key.argsort(stable=True)] = everyone // self.batch
+        of_pair, at = batch.index_select(0, pool.owner).sort(stable=True)
         others = pool.others(stream.of("others"))
         apart = table.index_select(0, pool.item) - table.index_select(0, others)
-        for at in self._batches(len(vectors), pool, stream.of("batches")):
-            step += 1
-            who, toward = pool.owner[at], apart.index_select(0, at)
-            margin = (vectors.index_select(0, who) * toward).sum(1, keepdim=True)
-            push = torch.sigmoid(-margin)  # (pairs, 1)
-            slope = torch.zeros_like(vectors).index_add_(0, who, toward * -push)
-            first.lerp_(slope, 1 - _BETAS[0])
-            second.mul_(_BETAS[1]).addcmul_(slope, slope, value=1 - _BETAS[1])
-            size = second.sqrt().div_((1 - _BETAS[1] ** step) ** 0.5).add_(_EPS)
-            rate = self.learning_rate / (1 - _BETAS[0] ** step)
-            vectors.addcdiv_(first, size, value=-rate)  # users of no pair move as well
-        return {
-            "users": vectors,
-            "first": first,
-            "second": second,
-            "steps": torch.tensor(step),
-        }
-
-    def _batches(self, users: int, pool: Pool, stream: Stream) -> Iterator[Tensor]:
-        """The pairs of each batch of shuffled users."""
-        everyone = torch.arange(users)
-        order = stream.bits(everyone, torch.zeros_like(everyone)).argsort(stable=True)
-        batch = torch.empty_like(order)
-        batch[order] = everyone // self.batch
-        of_pair, at = batch[pool.owner].sort(stable=True)
-        count = torch.bincount(of_pair, minlength=-(-users // self.batch))
-        return iter(torch.split(at, count.tolist()))
+        count = torch.bincount(of_pair, minlength=-(-users // self.batch)).tolist()
+        owner, apart = pool.owner.index_select(0, at), apart.index_select(0, at)
+        return zip(torch.split(owner, count), torch.split(apart, count), strict=True)
 
 
 def first_guess(users: int, width: int, size: float, stream: Stream) -> State:
@@ -125,7 +141,7 @@ def first_guess(users: int, width: int, size: float, stream: Stream) -> State:
         "users": vectors,
         "first": torch.zeros_like(vectors),
         "second": torch.zeros_like(vectors),
-        "steps": torch.tensor(0),
+        "steps": torch.tensor(0.0),
     }
 
 

@@ -6,6 +6,7 @@ its clients share it out: in every round each takes from what the ones before it
 of a few rows, at most ``clip`` of each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import sqrt
 
@@ -19,7 +20,7 @@ from privfed.errors import SettingsError
 from privfed.interfaces import State
 from privfed.messages import Uploads
 from privfed.poisoners.crafting.cover import cover
-from privfed.poisoners.crafting.rows import Crafted, clipped, replaced, scale_of
+from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
 from privfed.poisoners.targeted.approximation import (
     Fit,
     Known,
@@ -43,8 +44,8 @@ class FedRecAttack(Poisoner):
     up. A client sends ``rows`` item rows (kappa), chosen at its first participation by
     the length of what is left, each at most ``clip`` long in units of the gradient.
     Scores are taken for inner products with the item rows, of several tables side by
-    side. ``noise`` is the variance
-    of what is added to choices and rows, ``best`` the length of the users' lists.
+    side. ``noise`` is the variance of what is added to choices and rows, ``best`` the
+    length of the users' lists.
     """
 
     rows: int = 60
@@ -117,14 +118,14 @@ class _Ready(FedRecAttack):
         memory = self._looked(memory, table, sortie.stream, plot)
         here = torch.searchsorted(plot.mine, sortie.clients)
         left, items = memory["left"].clone(), memory["rows"][here]  # (here, rows)
-        size = items.shape[1], table.shape[1]
-        value = self._noise(sortie.clients, size, sortie.stream.of("rows"))
+        size = (*items.shape, table.shape[1])
+        value = self._noise(size, sortie.stream.of("rows"))
         new = (items[:, 0] < 0).tolist()
         # one after the other: each takes of what the ones before it left
         for k, (item, taken) in enumerate(zip(items, value, strict=True)):
             if new[k]:
-                item.copy_(self._chosen(left, sortie.clients[k : k + 1], plot))
-            taken += clipped(left.index_select(0, item), self.clip)
+                item.copy_(self._chosen(left, int(sortie.clients[k]), plot))
+            taken += torch.renorm(left.index_select(0, item), 2, 0, self.clip)
             left.index_add_(0, item, taken, alpha=-1)
         rows = memory["rows"].index_copy(0, here, items)
         uploads = self._sent(sortie, items, value, plot.items)
@@ -152,22 +153,22 @@ class _Ready(FedRecAttack):
         fit = Fit(self.learning_rate, self.batch)
         return fit.after(memory, self.scene.pool, table, stream)
 
-    def _chosen(self, left: Tensor, client: Tensor, plot: Plot) -> Tensor:
+    def _chosen(self, left: Tensor, client: int, plot: Plot) -> Tensor:
         """The targets, and other items drawn by the length of their rows: (rows,)."""
-        items, stream = len(left), plot.stream.of("choice")
-        noisy = left + self._noise(client, tuple(left.shape), stream)[0]
+        items, stream = len(left), plot.stream.of("choice", client)
+        noisy = left + self._noise(left.shape, stream)
         length: Tensor = vector_norm(noisy, dim=1).double().clamp_min(1e-30)
-        waiting = -stream.uniform(client, torch.arange(items)).log() / length
+        item = torch.arange(items)
+        waiting = -stream.uniform(torch.zeros_like(item), item).log() / length
         waiting[plot.targets] = torch.inf
         few = min(self.rows, items) - len(plot.targets)
         others: Tensor = waiting.topk(few, largest=False).indices
         return torch.cat([plot.targets, others])
 
-    def _noise(self, clients: Tensor, size: tuple[int, ...], stream: Stream) -> Tensor:
-        """Normal draws of each client's own, (clients, *size)."""
-        out = torch.empty(len(clients), *size)
-        stream.normal(clients, list(out))
-        return out * sqrt(self.noise)
+    def _noise(self, size: Sequence[int], stream: Stream) -> Tensor:
+        """Normal draws, made on the CPU."""
+        drawn = torch.randn(size, generator=stream.generator(), device="cpu")
+        return drawn.to(torch.get_default_device()) * sqrt(self.noise)
 
     def _sent(self, sortie: Sortie, item: Tensor, value: Tensor, items: int) -> Uploads:
         """Gradients (clients, rows, width) as uploads."""

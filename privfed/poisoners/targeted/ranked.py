@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLOCKS = 64
+BLOCKS = 96
 
 
 def ranked(score: Tensor, row: Tensor, place: Tensor, size: int) -> Tensor:

@@ -12,8 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from privfed.messages import Rows, Uploads, reordered
-from privfed.poisoning import Sortie
+from privfed.messages import Rows, Uploads
 
 Per = Literal["item", "upload"]
 
@@ -34,12 +33,6 @@ class Moments:
     items: Mapping[str, Tensor]  # (rows,) by table, ascending
     rows: Mapping[str, Spread]
     dense: Mapping[str, Spread]
-
-
-def honest(sortie: Sortie) -> Uploads:
-    """The round's honest uploads in the order of clients, whatever the shards."""
-    assert sortie.honest is not None, "granted to this poisoner"
-    return reordered(sortie.honest, sortie.honest.clients.argsort())
 
 
 def moments(uploads: Uploads, per: Per, items: int) -> Moments:

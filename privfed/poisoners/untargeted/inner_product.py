@@ -8,18 +8,16 @@ likes.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfed.adversary import Knowledge
 from privfed.checks import positive
-from privfed.interfaces import State
 from privfed.messages import Uploads
 from privfed.poisoners.crafting.rows import Crafted, replaced
-from privfed.poisoners.untargeted.honest import Per, honest, sums
-from privfed.poisoners.untargeted.made_up import Degrader
+from privfed.poisoners.untargeted.honest import Per, sums
+from privfed.poisoners.untargeted.omniscient import Omniscient
 from privfed.poisoning import Plot, Sortie
 
 
 @dataclass(frozen=True)
-class InnerProductManipulation(Degrader):
+class InnerProductManipulation(Omniscient):
     """Upload minus ``factor`` times the mean of all honest uploads of the round.
 
     ``per="item"`` takes each row's mean over the clients that sent the item, ``upload``
@@ -30,20 +28,16 @@ class InnerProductManipulation(Degrader):
     factor: float = 2.0
     per: Per = "item"
 
-    knows: ClassVar[Knowledge] = Knowledge(uploads=True)
     paper: ClassVar[str] = "Xie et al., UAI 2019"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "factor")
 
-    def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
-        total = sums(honest(sortie), plot.items)
-        if not total.weight:
-            return memory, sortie.uploads
-        rows = {}
+    def answer(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Uploads:
+        total, rows = sums(honest, plot.items), {}
         for name, item in total.items.items():
             count = total.weights[name][:, None] if self.per == "item" else total.weight
             rows[name] = Crafted(item, total.rows[name] / count * -self.factor)
         dense = {n: v / total.weight * -self.factor for n, v in total.dense.items()}
-        return memory, replaced(sortie.uploads, rows, dense, plot.items)
+        return replaced(sortie.uploads, rows, dense, plot.items)

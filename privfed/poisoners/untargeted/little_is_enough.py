@@ -13,32 +13,30 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from privfed.adversary import Knowledge
-from privfed.interfaces import State
 from privfed.messages import Uploads
 from privfed.poisoners.crafting.rows import Crafted, replaced
-from privfed.poisoners.untargeted.honest import Per, Spread, honest, moments
-from privfed.poisoners.untargeted.made_up import Degrader
+from privfed.poisoners.untargeted.honest import Per, Spread, moments
+from privfed.poisoners.untargeted.omniscient import Omniscient
 from privfed.poisoning import Plot, Sortie
 
 FARTHEST = 3.0  # deviations, where the attackers are the majority and nothing bounds z
 
 
-def z_max(honest_: Tensor, malicious: int) -> Tensor:
-    """How many deviations a forged value may be off, by number of honest ones.
+def z_max(others: Tensor, malicious: int) -> Tensor:
+    """How many deviations off a forged value may be, by number of honest ``others``.
 
     The paper's rule: with n clients, m of them malicious, s = floor(n / 2) + 1 - m
     honest ones must be farther off for the forged to be a majority among the nearest:
     z = the normal quantile of (n - m - s) / (n - m). At least 0, at most ``FARTHEST``.
     """
-    supporters = (honest_ + malicious) // 2 + 1 - malicious
-    nearer = (honest_ - supporters).double() / honest_.clamp_min(1)
+    supporters = (others + malicious) // 2 + 1 - malicious
+    nearer = (others - supporters).double() / others.clamp_min(1)
     quantile = norm.ppf(nearer.clamp(0.5, norm.cdf(FARTHEST)).cpu().numpy())
-    return torch.as_tensor(quantile, device=honest_.device)
+    return torch.as_tensor(quantile, device=others.device)
 
 
 @dataclass(frozen=True)
-class LittleIsEnough(Degrader):
+class LittleIsEnough(Omniscient):
     """Upload the honest mean less ``z`` standard deviations, coordinate by coordinate.
 
     ``counts`` takes the largest z that the paper's rule allows for the numbers of
@@ -51,7 +49,6 @@ class LittleIsEnough(Degrader):
     z: float | Literal["counts"] = "counts"
     per: Per = "item"
 
-    knows: ClassVar[Knowledge] = Knowledge(uploads=True)
     paper: ClassVar[str] = "Baruch et al., NeurIPS 2019"
 
     def __post_init__(self) -> None:
@@ -59,17 +56,14 @@ class LittleIsEnough(Degrader):
         if self.z != "counts" and not isfinite(self.z):
             raise ValueError(f"z must be a finite number or 'counts', got {self.z}")
 
-    def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
-        seen, count = honest(sortie), len(sortie.clients)
-        if not len(seen.clients):
-            return memory, sortie.uploads
-        found = moments(seen, self.per, plot.items)
+    def answer(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Uploads:
+        found, count = moments(honest, self.per, plot.items), len(sortie.clients)
         rows = {
             name: Crafted(found.items[name], self._shifted(spread, count))
             for name, spread in found.rows.items()
         }
         dense = {n: self._shifted(spread, count) for n, spread in found.dense.items()}
-        return memory, replaced(sortie.uploads, rows, dense, plot.items)
+        return replaced(sortie.uploads, rows, dense, plot.items)
 
     def _shifted(self, of: Spread, malicious: int) -> Tensor:
         if self.z != "counts":

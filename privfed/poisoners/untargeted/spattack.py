@@ -18,8 +18,9 @@ from privfed.checks import not_negative, positive
 from privfed.interfaces import State
 from privfed.messages import Rows, Uploads
 from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
-from privfed.poisoners.untargeted.honest import Sums, added, honest, sums, weights
+from privfed.poisoners.untargeted.honest import Sums, added, sums, weights
 from privfed.poisoners.untargeted.made_up import Degrader
+from privfed.poisoners.untargeted.omniscient import Omniscient
 from privfed.poisoning import Plot, Sortie
 
 
@@ -45,23 +46,23 @@ def by_popularity(sortie: Sortie, plot: Plot, size: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Omniscient(Degrader):
+class Canceling(Omniscient):
     """Spattack-O: what cancels the sum of all honest uploads of the round."""
 
     paper: ClassVar[str] = "Zhang et al., AAAI 2025"
 
     @abstractmethod
-    def items(self, sortie: Sortie, plot: Plot) -> Tensor:
+    def items(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Tensor:
         """The items of each malicious client, (clients, rows)."""
 
-    def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
-        total, own = sums(honest(sortie), plot.items), weights(sortie.uploads)
-        item = self.items(sortie, plot)
+    def answer(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Uploads:
+        total, own = sums(honest, plot.items), weights(sortie.uploads)
+        item = self.items(honest, sortie, plot)
         rows = {
             name: _shared(total, name, item, own, plot.items) for name in total.items
         }
         dense = {n: value / -own.sum() for n, value in total.dense.items()}
-        return memory, replaced(sortie.uploads, rows, dense, plot.items)
+        return replaced(sortie.uploads, rows, dense, plot.items)
 
 
 def _shared(total: Sums, name: str, item: Tensor, own: Tensor, items: int) -> Rows:
@@ -75,17 +76,15 @@ def _shared(total: Sums, name: str, item: Tensor, own: Tensor, items: int) -> Ro
 
 
 @dataclass(frozen=True)
-class SpattackOD(Omniscient):
+class SpattackOD(Canceling):
     """Spattack-O-D: cancel the sum of all honest uploads, every row of the catalog."""
 
-    knows: ClassVar[Knowledge] = Knowledge(uploads=True)
-
-    def items(self, sortie: Sortie, plot: Plot) -> Tensor:
+    def items(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Tensor:
         return everywhere(sortie, plot)
 
 
 @dataclass(frozen=True)
-class SpattackOS(Omniscient):
+class SpattackOS(Canceling):
     """Spattack-O-S: the same on popular rows, as many as honest clients send at most.
 
     Each client's rows are drawn once, by popularity. ``rows`` sets another number.
@@ -99,8 +98,8 @@ class SpattackOS(Omniscient):
         super().__post_init__()
         not_negative(self, "rows")
 
-    def items(self, sortie: Sortie, plot: Plot) -> Tensor:
-        return by_popularity(sortie, plot, self.rows or most_rows(honest(sortie)))
+    def items(self, honest: Uploads, sortie: Sortie, plot: Plot) -> Tensor:
+        return by_popularity(sortie, plot, self.rows or most_rows(honest))
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,7 @@ def test_a_feature_of_zeros_is_like_nothing() -> None:
 def test_too_few_or_too_many_positives_are_refused(
     attack: Shilling, method: Method, positives: int
 ) -> None:
-    with pytest.raises(SettingsError, match=f"50 items, got {positives}"):
+    with pytest.raises(SettingsError, match=f"items, 50, got {positives}"):
         replace(attack, positives=positives).data(plot(method, (1, 2, 40)))
 
 

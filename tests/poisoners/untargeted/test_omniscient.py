@@ -149,10 +149,10 @@ def test_the_order_of_honest_clients_changes_no_bit(poisoner: Degrader) -> None:
 
 @pytest.mark.parametrize("poisoner", [LittleIsEnough(), InnerProductManipulation()])
 def test_where_nobody_is_honest_training_is_ordinary(poisoner: Degrader) -> None:
-    nobody = some_uploads([])
-    found = forged(poisoner, nobody)
-
-    assert torch.equal(vectors(found), vectors(some_uploads(MINE, seed=1)))
+    own = some_uploads(MINE, seed=1)
+    for honest in (some_uploads([]), None):
+        here = replace(sortie({}, own), honest=honest)
+        assert poisoner.forge({}, here, PLOT) == ({}, own)
 
 
 def test_settings_are_checked() -> None:
