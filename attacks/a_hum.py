@@ -11,9 +11,10 @@ target and have it in their top K of all items.
     python attacks/a_hum.py --data PATH
 
 PATH is the folder ``Data/ML`` of github.com/rdz98/PoisonFedDLRS, which holds their
-split (train.dat and test.dat). A run of ten epochs takes about a minute and a half on
-one core; ``--seeds`` says how many there are from models of privfed's own, ``--honest``
-makes the published one without malicious clients, too.
+split (train.dat and test.dat). A run of ten epochs takes about a minute on one core;
+``--seeds`` says how many there are from models of privfed's own, ``--honest`` makes the
+published one without malicious clients, too. ``--attack a_ra`` has random users in the
+place of hard ones, and makes no claims.
 """
 
 from collections.abc import Mapping, Sequence
@@ -211,6 +212,10 @@ def main(
         f"own model {seed}": measured(world, DLFRS(), attack, Plan(epochs, seed))
         for seed in range(seeds)
     }
+    shown = traced({"their first model": published, **others})
+    if attack != "a_hum":  # of which nothing is published
+        Console(width=110).print(shown, highlight=False)
+        return
     found = claims(published, [*others.values()])
     if honest:
         plan = Plan(epochs, share=0.0)
@@ -219,7 +224,6 @@ def main(
         er = alone.trace[LAST]["ER@20"]
         found.append(Claim(name, 0.0, er, 0.01, "what the attack adds", "at most"))
     if not as_json:
-        shown = traced({"their first model": published, **others})
         Console(width=110).print(shown, highlight=False)
     tell(found, as_json)
 

@@ -54,9 +54,9 @@ DEFENSES: Mapping[str, Row] = {
     "norm_bound": Row("norm_bound"),
     "secagg": Row("secagg"),
     "width_8": Row("plain", "bpr:width=8,start_size=0.1", 40, 0),
-    "user_dp": Row("user_dp:epsilon=8", "bpr:width=8,start_size=0.1", 40, 0),
-    "mf_frs": Row("plain", "mf_frs", 60),
-    "regula": Row("regula", "mf_frs", 60),
+    "user_dp": Row("user_dp:clip=0.012,epsilon=8", "bpr:width=8,start_size=0.1", 40, 0),
+    "mf_frs": Row("plain", "mf_frs", 150),
+    "regula": Row("regula", "mf_frs", 150),
 }
 SLOW = "secagg"
 ATTACKS = (

@@ -158,7 +158,7 @@ def row_of(name: str, plan: Plan, outcome: Outcome) -> Row:
     return Row(
         name,
         plan.clusters,
-        Served.of(task.scores(outcome.state.best_marks["test"])),
+        Served.of(task.scores(outcome.state.best_test)),
         outcome.state.best.round,
         near,
         near * seconds,

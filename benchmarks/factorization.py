@@ -248,7 +248,7 @@ def _last(outcome: Outcome, metrics: Sequence[str]) -> Mapping[str, float]:
 
 def _best(outcome: Outcome, metrics: Sequence[str]) -> Mapping[str, float]:
     """Test figures of the round that validation chose."""
-    found = outcome.task.scores(outcome.state.best_marks["test"])
+    found = outcome.task.scores(outcome.state.best_test)
     return {name: found[name].mean() for name in metrics}
 
 

@@ -120,7 +120,7 @@ def _told(*words: str) -> Progress:
 def _errors(
     source: str, variant: Variant, outcome: Outcome, seconds: float, each: int
 ) -> Row:
-    scores = outcome.task.scores(outcome.state.best_marks["test"])
+    scores = outcome.task.scores(outcome.state.best_test)
     row: Row = {"data": source, "variant": variant}
     row |= {name: round(scores[name].mean(), 4) for name in ("mae", "mse")}
     row["epoch chosen"] = outcome.state.best.round / each

@@ -267,6 +267,7 @@ def _poisoned(settings: RunSettings) -> Iterator[str]:
     """What one run of a poisoning attack does not tell."""
     if settings.poisoner is None:
         return
+    yield f"hijack is told of the last round, {settings.rounds}"
     if settings.seeds < 5:
         yield (
             "whether poisoning succeeds depends on target and draws, often all or "

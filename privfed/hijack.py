@@ -14,7 +14,7 @@ _SHIFT = "prediction_shift"
 def figures(
     outcomes: Sequence[Outcome], baselines: Sequence[Outcome]
 ) -> Mapping[str, Figure]:
-    """What a poisoner achieved, at the round that validation chose.
+    """What a poisoner achieved by the last round.
 
     ``er@K`` is the share of honest clients that never met a promoted item and have it
     in their top K. ``*_drop`` is what the same run without malicious clients,
@@ -43,11 +43,11 @@ def references(baselines: Sequence[Outcome]) -> dict[str, Mapping[str, float]]:
 
 
 def _exposure(outcome: Outcome) -> Mapping[str, float]:
-    return means([*exposed(outcome.state.best_marks).items()])
+    return means([*exposed(outcome.state.marks).items()])
 
 
 def _utility(outcome: Outcome) -> Mapping[str, float]:
-    marks = outcome.state.best_marks["test"]
+    marks = outcome.state.marks["test"]
     return means([*outcome.task.scores(marks).items()])
 
 

@@ -175,7 +175,7 @@ class _Loop:
             self.training.watch.start(),
             fleet.start(),
             {name: Marks.none(pairs) for name, pairs in held.items()},
-            {name: Marks.none(held[name]) for name in held if name != "validation"},
+            Marks.none(world.test),
             torch.zeros(world.shape.clients, dtype=torch.bool),
             gang.start() if gang else {},
         )
@@ -248,10 +248,11 @@ class _Loop:
         seeds, exposure = fleet.seeds, _exposure(world, gang)
         task = task_of(self.setup.method, world, self.setup.protocol, seeds, exposure)
         held = task.held()
-        state.best_marks = {
+        state.marks = {
             name: Marks(marks.value.cpu(), held[name])
-            for name, marks in state.best_marks.items()
+            for name, marks in state.marks.items()
         }
+        state.best_test = Marks(state.best_test.value.cpu(), world.test)
         final = ModelView(round=state.next, model=broadcast(state.model))
         self.training.show(state, final)
         return Outcome(

@@ -86,7 +86,7 @@ class RunState:
     memory: dict[str, Mapping[str, Tensor]]  # by attack
     kept: dict[str, Mapping[str, Tensor]]  # by defense
     marks: dict[str, Marks]  # as last measured, by what is measured
-    best_marks: dict[str, Marks]  # as of the round that validation chose
+    best_test: Marks  # as of the round that validation chose
     took_part: Tensor  # (clients,) bool: in any round so far
     plotted: Mapping[str, Tensor] = field(default_factory=dict)  # of a poisoner
     next: int = 0
@@ -114,8 +114,7 @@ class RunState:
         )
         if value > self.best.value:
             self.best = Best(self.next, value)
-            for name, best in self.best_marks.items():
-                best.value.copy_(self.marks[name].value)
+            self.best_test.value.copy_(self.marks["test"].value)
         else:
             self.best.waited += 1
         found = {f"validation.{name}": value for name, value in validation.items()}
@@ -124,15 +123,13 @@ class RunState:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""
-        latest = {name: marks.value for name, marks in self.marks.items()}
-        best = {name: marks.value for name, marks in self.best_marks.items()}
+        marks = {name: marks.value for name, marks in self.marks.items()}
         tensors: dict[str, Any] = {
             "model": self.model,
             "private": self.private,
             "memory": self.memory,
             "kept": self.kept,
-            "marks": latest,
-            "best": best,
+            "marks": {**marks, _BEST: self.best_test.value},
             "plotted": self.plotted,
             "rounds": {"took_part": self.took_part},
         }
@@ -155,11 +152,14 @@ class RunState:
             named = "memory" if part is self.memory else "kept"
             for name, there in tensors.get(named, {}).items():
                 part[name] = {n: v.to(device) for n, v in there.items()}
-        for saved, marks in (("marks", self.marks), ("best", self.best_marks)):
-            for name, value in tensors[saved].items():
-                marks[name].value.copy_(value)
+        for name, value in tensors["marks"].items():
+            marks = self.best_test if name == _BEST else self.marks[name]
+            marks.value.copy_(value)
         self.plotted = {n: v.to(device) for n, v in tensors.get("plotted", {}).items()}
         self.took_part.copy_(tensors["rounds"]["took_part"])
         self.next, self.log = facts["next"], facts["log"]
         self.best, self.costs = Best(**facts["best"]), Costs(**facts["costs"])
         self.traffic = Traffic(**facts["traffic"])
+
+
+_BEST = "best_test"

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from privfed.data.cohort import Cohort, cohort_of, part_of
+from privfed.data.cohort import Cohort, cohort_of
 from privfed.data.world import World
 from privfed.evaluation.ranking import Ranking
 from privfed.evaluation.task import Task
@@ -223,9 +223,18 @@ def is_local(method: Method) -> bool:
 
 
 def _sides(cohort: Cohort, honest: int) -> tuple[Cohort, Cohort]:
-    """The honest and the malicious of a round's clients."""
-    everyone = torch.arange(len(cohort.clients))
-    bad = cohort.clients >= honest
-    if not bool(bad.any()):
-        return cohort, part_of(cohort, everyone[:0])
-    return part_of(cohort, everyone[~bad]), part_of(cohort, everyone[bad])
+    """The honest and the malicious of a round's clients.
+
+    Malicious ones come last and hold none of the world's data.
+    """
+    count, none = int((cohort.clients < honest).sum()), cohort.sender[:0]
+    malicious = replace(
+        cohort,
+        clients=cohort.clients[count:],
+        sender=none,
+        item=none,
+        label=cohort.label[:0],
+        context=cohort.context[:0],
+        held_out=(none, none),
+    )
+    return replace(cohort, clients=cohort.clients[:count]), malicious

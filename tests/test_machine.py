@@ -1,5 +1,7 @@
 """Memory, devices and shards: what a run computes on."""
 
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from privfed.data.world import Shape
 from privfed.devices.batches import bucket
 from privfed.errors import SettingsError
 from privfed.machine import Machine, device_of, let_go, parse_bytes, size_of
+from privfed.methods.bpr import BPR
 from privfed.methods.fedavg import FedAvg
 
 SHAPE = Shape(50, 300)
@@ -61,6 +64,64 @@ def test_shards_hold_every_client_once_of_one_size_and_within_memory(
         need = METHOD.footprint(SHAPE, size) * len(at)
         assert need <= memory // 4
         assert len(at) <= shard
+
+
+@pytest.mark.parametrize("memory", [2**18, 2**21, 2**31])
+@pytest.mark.parametrize("shard", [1, 7, 512])
+def test_shards_of_clients_that_nobody_pads_are_runs_within_memory(
+    memory: int, shard: int
+) -> None:
+    rng = torch.Generator().manual_seed(1)
+    counts, method = torch.randint(0, 120, (500,), generator=rng), BPR(width=8)
+    machine = Machine(memory=memory, workers=1, shard=shard)
+    shards = machine.shards(counts, SHAPE, method, dense=False)
+
+    assert torch.equal(torch.cat(list(shards)), torch.arange(500))
+    for at in shards:
+        need = sum(method.footprint(SHAPE, int(n)) for n in counts[at])
+        assert need <= memory // 4
+        assert len(at) <= shard
+    if memory == 2**31 and shard == 512:
+        assert len(shards) == 1
+
+
+def test_clients_of_many_interactions_make_more_shards() -> None:
+    method, machine = BPR(width=8), Machine(workers=1)
+    few, many = torch.full((40,), 10), torch.full((40,), 10_000)
+
+    shards = machine.shards(many, SHAPE, method, dense=False)
+
+    assert len(machine.shards(few, SHAPE, method, dense=False)) == 1
+    assert torch.equal(torch.cat(list(shards)), torch.arange(40))
+    assert 1 < len(shards) < 40
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
+    reason="asks glibc, reads /proc",
+)
+def test_freed_blocks_are_kept_for_the_next_round() -> None:
+    script = """
+from tests.test_machine import _resident
+from privfed.machine import keep_freed_memory
+
+def left():
+    before = _resident()
+    blocks = [bytearray(b"x") * 2**20 for _ in range(100)]
+    del blocks
+    return (_resident() - before) // 2**20
+
+first = left()
+keep_freed_memory()
+print(first, left())
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    handed_back, kept = map(int, found.stdout.split())
+    assert handed_back < 20
+    assert kept > 80
 
 
 def test_dense_uploads_make_smaller_shards() -> None:

@@ -105,7 +105,7 @@ def everything(outcome: Outcome) -> dict[str, object]:
     found |= {f"model {n}": v for n, v in state.model.items()}
     found |= {f"private {n}": v for n, v in state.private.items()}
     found |= {name: marks.value for name, marks in state.marks.items()}
-    found["best"] = state.best_marks["test"].value
+    found["best"] = state.best_test.value
     for name, guess in outcome.guesses.items():
         assert isinstance(guess, Items)
         found[f"guess {name}"] = torch.cat(
@@ -256,7 +256,7 @@ def test_the_best_round_is_the_one_validation_chose() -> None:
     assert state.best.value == max(seen)
     assert state.best.round == 1 + seen.index(max(seen))
     stopped = run(replace(asked, rounds=state.best.round), ONE).state
-    assert torch.equal(state.best_marks["test"].value, stopped.marks["test"].value)
+    assert torch.equal(state.best_test.value, stopped.marks["test"].value)
 
 
 @pytest.mark.parametrize("method", [FCF(width=16), FedNCF(width=16)], ids=name)

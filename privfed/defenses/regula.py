@@ -7,7 +7,9 @@ popular items' received rows, w_r = (s - r + 1)^2 / sum, the loss has added
     - a sum_r w_r mean_i cos(p_r, v_i)            over samples i of other items
     - b sum_r w_r KL(softmax(u) || softmax(p_r)) / d
 
-Popular are the items whose rows changed most between the first two models received.
+Popular are the items whose rows changed most between the first two models of a run. The
+released client compares the models of its own first two participations instead, and
+until then takes any rows for popular ones.
 """
 
 from collections.abc import Mapping

@@ -21,7 +21,7 @@ from privfed.devices.batches import aligned, bucket
 from privfed.devices.negatives import Negatives
 from privfed.seeds import Stream
 
-_KEPT = 2**23  # rows and samples kept at most: 64 MiB
+_KEPT = 2**23  # samples remembered at most: 128 MiB with their rows
 
 with warnings.catch_warnings():  # torch says once that this layout is in beta
     warnings.simplefilter("ignore")
@@ -182,7 +182,7 @@ class _Memory:
                 return lay(cohort, *self._rule)
             kept = self._learn(part_of(cohort, new))
         laid = kept.of(cohort.clients)
-        if torch.equal(laid.item[laid.place[:, 0]], cohort.item):
+        if torch.equal(laid.item.index_select(0, laid.place[:, 0]), cohort.item):
             return laid
         self._kept = self._none
         return lay(cohort, *self._rule)

@@ -61,7 +61,7 @@ def test_a_recommender_beats_popularity_on_the_demo() -> None:
 
     outcome = run(asked)
     task = outcome.task
-    reached = means([*task.scores(outcome.state.best_marks["test"]).items()])
+    reached = means([*task.scores(outcome.state.best_test).items()])
     floor = means([*task.scores(task.references()["popularity"]).items()])
 
     assert reached["hr@10"] > 1.2 * floor["hr@10"]

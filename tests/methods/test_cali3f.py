@@ -452,5 +452,5 @@ def test_it_serves_clients_better_than_popularity(
     outcome = run(replace(asked, protocol=Protocol(every=10, negatives=20)), ONE)
 
     floor = outcome.task.scores(outcome.task.references()["popularity"])
-    found = outcome.task.scores(outcome.state.best_marks["test"])
+    found = outcome.task.scores(outcome.state.best_test)
     assert found["ndcg@10"].mean() > floor["ndcg@10"].mean() + 0.05

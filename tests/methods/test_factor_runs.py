@@ -63,9 +63,9 @@ def same(first: Outcome, second: Outcome) -> None:
     for state in ("model", "private"):
         for name, value in getattr(one, state).items():
             assert torch.equal(value, getattr(other, state)[name]), name
-    for which in ("marks", "best_marks"):
-        for name, marks in getattr(one, which).items():
-            assert torch.equal(marks.value, getattr(other, which)[name].value)
+    for name, marks in one.marks.items():
+        assert torch.equal(marks.value, other.marks[name].value)
+    assert torch.equal(one.best_test.value, other.best_test.value)
     for log, again in zip(one.log, other.log, strict=True):
         assert {**log, "seconds": 0} == {**again, "seconds": 0}
     assert one.costs.bytes_up == other.costs.bytes_up
@@ -140,7 +140,7 @@ def test_ratings_are_predicted_better_than_by_any_mean(name: str) -> None:
 
     outcome = run(asked, ONE)
 
-    found = outcome.task.scores(outcome.state.best_marks["test"])["rmse"].mean()
+    found = outcome.task.scores(outcome.state.best_test)["rmse"].mean()
     for marks in outcome.task.references().values():
         assert found < 0.97 * outcome.task.scores(marks)["rmse"].mean()
 
@@ -154,6 +154,6 @@ def test_items_are_ranked_better_than_by_popularity(name: str) -> None:
 
     outcome = run(replace(asked, protocol=Protocol(every=5)), ONE)
 
-    found = outcome.task.scores(outcome.state.best_marks["test"])["ndcg@10"].mean()
+    found = outcome.task.scores(outcome.state.best_test)["ndcg@10"].mean()
     [floor] = outcome.task.references().values()
     assert found > 1.1 * outcome.task.scores(floor)["ndcg@10"].mean()

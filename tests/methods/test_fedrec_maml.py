@@ -130,7 +130,7 @@ def test_it_learns_to_rate_the_demo() -> None:
     task = outcome.task
     floor = task.scores(task.references()["user mean"])["mse"].mean()
 
-    assert task.scores(outcome.state.best_marks["test"])["mse"].mean() < floor
+    assert task.scores(outcome.state.best_test)["mse"].mean() < floor
 
 
 def test_the_network_is_that_of_metamfs_comparison() -> None:

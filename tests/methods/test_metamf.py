@@ -471,7 +471,7 @@ def test_noised_uploads_are_learned_from(rows: Literal["all", "touched"]) -> Non
 def test_the_catalogs_settings_learn_more_than_a_users_mean(name: str) -> None:
     world, of = by_ratio(demo(), 0, task="rating"), choose("method", name).part
     outcome = run(setup(of, Sampling("all"), world=world, rounds=60, attacks={}))
-    error = outcome.task.scores(outcome.state.best_marks["test"])["mae"].mean()
+    error = outcome.task.scores(outcome.state.best_test)["mae"].mean()
 
     assert error < float(outcome.task.references()["user mean"].value.abs().mean())
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from privfed.channels.plain import Plain
@@ -92,6 +92,15 @@ def test_the_loss_is_the_mean_over_samples(method: MFFRS) -> None:
         trained = method.train(model, private, cohort, round_of(3))
         known = twin(method, model, private, WORLD, int(cohort.clients), round_of(3))[2]
         assert float(trained.loss) == pytest.approx(known, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_the_loss_of_groups_is_that_of_each_client(method: MFFRS) -> None:
+    score = torch.randn(
+        4, 6, 1 + method.negatives, generator=Generator().manual_seed(0)
+    )
+    known = [float(mean_loss(method, one)) for one in score]
+    assert method.group_loss(score).tolist() == pytest.approx(known, rel=1e-5)
 
 
 @pytest.mark.parametrize("method", FORMS)

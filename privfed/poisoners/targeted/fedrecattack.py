@@ -57,6 +57,7 @@ class FedRecAttack(Poisoner):
     best: int = 10
 
     aim = "promote"
+    trains = False
     paper = "Rong et al., ICDE 2022"
 
     def __post_init__(self) -> None:
@@ -80,7 +81,7 @@ class FedRecAttack(Poisoner):
         return _Ready(**vars(self), scene=_Scene.of(self, plot))
 
     def data(self, plot: Plot) -> Pairs:
-        """The targets alone: nothing that is trained on them is sent."""
+        """The targets alone: nothing is trained on them."""
         return cover(plot, None, 0)
 
 

@@ -45,6 +45,7 @@ class PIECKIPE(Poisoner):
     pull: float | None = None
 
     aim = "promote"
+    trains = False
     paper = "Zhang et al. (PIECK), ICDE 2024"
 
     def __post_init__(self) -> None:
@@ -119,6 +120,7 @@ class PIECKUEA(Poisoner):
     repeats: int = 3
 
     aim = "promote"
+    trains = False
     paper = "Zhang et al. (PIECK), ICDE 2024"
 
     def __post_init__(self) -> None:

@@ -51,11 +51,12 @@ class PipAttack(Promoter):
     two taken as linear around h: h less 1 / ``quiet`` steps of SGD on the attack's
     loss. An item is of the highest of three levels of popularity in the ``top`` share
     of the catalog, and of the middle one in the ``middle`` share after it. The
-    estimator takes ``fit`` steps a round.
+    estimator takes ``fit`` steps a round. Where a method's rates make up for averaging
+    (fedncf), that step is long: take ``quiet`` 100.
     """
 
     popular: float = 1.0
-    quiet: float = 0.1
+    quiet: float = 1.0
     fillers: int = 30
     top: float = 0.1
     middle: float = 0.45

@@ -13,8 +13,9 @@ from privfed.poisoning import Plot, Sortie
 
 @dataclass(frozen=True)
 class Omniscient(Degrader):
-    """A poisoner that answers the honest uploads; where there are none, it trains."""
+    """A poisoner that answers the honest uploads; silent where there are none."""
 
+    trains: ClassVar[bool] = False
     knows: ClassVar[Knowledge] = Knowledge(uploads=True)
 
     @abstractmethod

@@ -145,6 +145,8 @@ class SpattackLD(Blind):
     the learning rate where the method tells one.
     """
 
+    trains: ClassVar[bool] = False
+
     def items(self, sortie: Sortie, plot: Plot) -> Tensor:
         return everywhere(sortie, plot)
 

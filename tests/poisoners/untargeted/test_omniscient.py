@@ -18,6 +18,7 @@ from privfed.poisoners.untargeted.little_is_enough import (
     z_max,
 )
 from privfed.poisoners.untargeted.made_up import Degrader
+from privfed.poisoners.untargeted.spattack import SpattackOD
 from tests.poisoners.plots import plot, sortie
 from tests.poisoners.untargeted.sent import (
     ITEMS,
@@ -148,11 +149,21 @@ def test_the_order_of_honest_clients_changes_no_bit(poisoner: Degrader) -> None:
 
 
 @pytest.mark.parametrize("poisoner", [LittleIsEnough(), InnerProductManipulation()])
-def test_where_nobody_is_honest_training_is_ordinary(poisoner: Degrader) -> None:
+def test_where_nobody_is_honest_nothing_is_forged(poisoner: Degrader) -> None:
     own = some_uploads(MINE, seed=1)
     for honest in (some_uploads([]), None):
         here = replace(sortie({}, own), honest=honest)
         assert poisoner.forge({}, here, PLOT) == ({}, own)
+
+
+@pytest.mark.parametrize(
+    "poisoner", [LittleIsEnough(), InnerProductManipulation(), SpattackOD()]
+)
+def test_ordinary_training_does_not_matter(poisoner: Degrader) -> None:
+    honest = some_uploads(HONEST)
+    one, other = (vectors(forged(poisoner, honest, seed)) for seed in (1, 2))
+    assert torch.equal(one, other)
+    assert not poisoner.trains
 
 
 def test_settings_are_checked() -> None:
