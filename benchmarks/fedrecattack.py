@@ -21,7 +21,7 @@ import runpy
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -155,8 +155,9 @@ def _privfed(checkout: Path, epochs: int, malicious: float) -> Turn:
     )
     marks: list[float] = []
 
-    def mark(*_: object) -> None:
-        marks.append(time.process_time())
+    def mark(_: float, __: int, figures: Mapping[str, float]) -> None:
+        if figures:  # a round is over
+            marks.append(time.process_time())
 
     done = run(setup, Machine(workers=1), progress=mark)
     ends = marks[rounds - 1 :: rounds]

@@ -170,8 +170,9 @@ def measure(case: Case, place: str, rounds: int) -> Row:
     )
     marks: list[float] = []
 
-    def mark(*_: object) -> None:
-        marks.append(time.process_time())
+    def mark(_: float, __: int, figures: Mapping[str, float]) -> None:
+        if figures:  # a round is over
+            marks.append(time.process_time())
 
     anonymous = _watch_anonymous()
     run(setup, Machine(memory=case.memory, workers=1), progress=mark)

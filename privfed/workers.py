@@ -21,7 +21,7 @@ class Workers:
         self._pool, self._count, self._device = pool, count, device
 
     def map(self, work: Callable[[T], R], over: Iterable[T]) -> Iterator[R]:
-        """Yield ``work(x)`` for each x, in order."""
+        """Yield ``work(x)`` for each x, in order; one worker is who asks."""
         waiting: deque[Future[R]] = deque()
 
         def there(x: T) -> R:
@@ -30,6 +30,9 @@ class Workers:
             with _on(self._device):
                 return work(x)
 
+        if self._count == 1:
+            yield from map(there, over)
+            return
         for x in over:
             waiting.append(self._pool.submit(there, x))
             if len(waiting) > self._count:

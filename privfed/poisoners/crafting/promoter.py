@@ -21,5 +21,5 @@ class Promoter(Poisoner):
         return "the method does not say how it scores an item"
 
     def data(self, plot: Plot) -> Pairs:
-        """The targets alone; what training on them sends is replaced."""
+        """The targets alone."""
         return cover(plot, None, 0)

@@ -33,6 +33,7 @@ class ExplicitBoosting(Promoter):
     start_size: float = 1.0
     boost: float = 1.0
 
+    trains = False
     paper = "Zhang et al., WSDM 2022, as in Zhang et al., ICDE 2024"
 
     def __post_init__(self) -> None:

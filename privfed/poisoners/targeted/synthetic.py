@@ -31,6 +31,7 @@ class Synthetic(Promoter):
     start_size: float = 0.01
     boost: float = 1.0
 
+    trains = False
     paper = "Rong, He and Chen, IJCAI 2022"
 
     def __post_init__(self) -> None:
