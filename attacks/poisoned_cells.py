@@ -81,9 +81,9 @@ class Spread:
         return cls(median(some), min(some), max(some), len(some))
 
     def __str__(self) -> str:
-        if self.low == self.high:
-            return f"{self.middle:.3f}"
-        return f"{self.middle:.3f} ({self.low:.2f}-{self.high:.2f})"
+        low, high = f"{self.low:.2f}", f"{self.high:.2f}"
+        range_ = "" if low == high else f" ({low}-{high})"
+        return f"{self.middle:.3f}{range_}"
 
 
 def made(

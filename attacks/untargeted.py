@@ -7,9 +7,10 @@ against the same seed and server without malicious clients. Medians and ranges o
 
     python attacks/untargeted.py
 
-takes about 25 minutes on one core. ``--kept FILE`` keeps finished runs and goes on from
-there. Of the claims, the first is what sparse aggregation predicts (Zhang et al., AAAI
-2025); the others are what the rules' own papers promise of them.
+takes ten minutes on one core. ``--kept FILE`` keeps finished runs and goes on from
+there. Of the claims, the first two are what sparse aggregation predicts (Zhang et al.,
+AAAI 2025, of rows of any length), the others that attacks made to pass a median or a
+trimmed mean do. What counts as a drop, 0.1 and within 0.02, is ours.
 """
 
 import json
@@ -145,10 +146,15 @@ def claims(runs: Runs, seeds: int) -> Iterator[Claim]:
     yield Claim("spattack_od: drop under every rule", 0.1, ours, 0, sparse, "at least")
     ours = worst("spattack_ld", robust)
     yield Claim("spattack_ld: drop under every rule", 0.1, ours, 0, sparse, "at least")
-    for server in ("median", "trimmed_mean"):
-        ours = drop(server, "gaussian_upload")
-        name, source = f"gaussian_upload: drop under {server}", "Yin et al., ICML 2018"
-        yield Claim(name, 0.02, ours, 0, source, "at most")
+    made_for = {
+        "little_is_enough": "Baruch et al., NeurIPS 2019",
+        "inner_product": "Xie et al., UAI 2019",
+    }
+    for attack, source in made_for.items():
+        for server in ("median", "trimmed_mean"):
+            ours, bare = drop(server, attack), drop("plain", attack)
+            name = f"{attack}: drop under {server}, as under none"
+            yield Claim(name, bare, ours, 0.02, source, "at least")
 
 
 if __name__ == "__main__":

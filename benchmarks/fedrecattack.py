@@ -62,9 +62,7 @@ class Turn:
 
 
 @click.command(help=__doc__)
-@click.option(
-    "--official", type=click.Path(exists=True, file_okay=False), required=True
-)
+@click.option("--official", required=True, help="The checkout.")
 @click.option("--epochs", default=12, show_default=True, help="Of each turn.")
 @click.option("--turns", default=3, show_default=True)
 @click.option("--malicious", default=0.05, show_default=True, help="Of honest clients.")
@@ -79,6 +77,8 @@ def main(
     side: str | None,
 ) -> None:
     """Take turns, and compare."""
+    if not (Path(official) / "main.py").is_file():
+        raise click.UsageError(f"--official: {official} has no main.py; clone it first")
     if epochs < 2:
         raise click.UsageError("--epochs: the first is left out; give 2 or more")
     if side is not None:

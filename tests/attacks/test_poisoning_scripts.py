@@ -137,6 +137,26 @@ def test_the_matrix_tells_the_figures_of_its_runs(
     assert path.read_text().count("\n") == len(lines)
 
 
+def test_an_expectation_that_does_not_hold_is_told(
+    cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix = script("poisoning_matrix", monkeypatch)
+    path = tmp_path / "runs.jsonl"
+    row = matrix.DEFENSES["median"]
+    for attack, hit in ((cells.NOBODY, 0.0), ("pieck_uea", 0.2)):
+        one = cell(cells, method=row.method, defense=row.defense, attack=attack)
+        one = replace(one, epochs=row.epochs, cohort=row.cohort)
+        line = {"cell": asdict(one), "found": asdict(cells.Found(hit, 0.5))}
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    words = "--data demo --defense median --attack pieck_uea --seeds 1 --out"
+
+    told = CliRunner().invoke(matrix.main, [*words.split(), str(path)])
+
+    assert told.exit_code == 1
+    assert "DOES NOT HOLD" in told.stdout
+
+
 @pytest.mark.slow
 def test_every_row_of_the_matrix_is_a_run_that_fits(
     cells: ModuleType, monkeypatch: pytest.MonkeyPatch
@@ -174,3 +194,28 @@ def test_the_picture_is_drawn_of_runs_that_it_makes(
     assert "</svg>" in (tmp_path / "p.svg").read_text()
     assert (tmp_path / "p.png").stat().st_size > 10_000
     assert len(cells.kept(tmp_path / "runs.jsonl")) == 2 * 2 * 2
+
+
+def test_profiles_against_ratings_are_told_by_class_of_targets(
+    cells: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shilling = script("shilling", monkeypatch)
+    path = tmp_path / "runs.jsonl"
+    lines = []
+    for defense in shilling.DEFENSES.values():
+        for attack in (cells.NOBODY, *shilling.PROFILES):
+            one = cell(cells, method="fedmf", attack=attack, defense=defense)
+            one = replace(one, target="head", epochs=30, cohort=0)
+            hit = cells.Found(0.75, honest_rows=2.0, malicious_rows=15.0, rmse=0.9)
+            lines.append(json.dumps({"cell": asdict(one), "found": asdict(hit)}))
+    path.write_text("\n".join(lines) + "\n")
+    words = "--data demo --target head --seeds 1 --out"
+
+    told = CliRunner().invoke(shilling.main, [*words.split(), str(path)])
+
+    assert told.exit_code == 0, told.output
+    assert told.stdout.count("| segment ") == 4
+    assert "0.750" in told.stdout
+    assert "15.000" in told.stdout
+    assert "head" in told.stdout
+    assert "tail" not in told.stdout

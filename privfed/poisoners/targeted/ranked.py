@@ -22,9 +22,7 @@ def ranked(score: Tensor, row: Tensor, place: Tensor, size: int) -> Tensor:
     if near is None:
         return score.topk(size).indices[row, place]
     value, block = near
-    last = value.shape[1] - size
-    best = np.sort(np.partition(value, last, axis=1)[:, last:], axis=1)
-    at = best[row.numpy(), size - 1 - place.numpy()]
+    at = np.sort(value, axis=1)[row.numpy(), value.shape[1] - 1 - place.numpy()]
     found = (value[row.numpy()] == at[:, None]).argmax(1)
     return torch.from_numpy(found // size * BLOCKS + block[row.numpy(), found % size])
 
@@ -40,10 +38,10 @@ def _near(
         return None
     strided = score.view(len(score), -1, BLOCKS)
     peak = strided.amax(1).numpy()
-    least = np.partition(peak, BLOCKS - size, axis=1)[:, BLOCKS - size, None]
-    row, block = np.nonzero(peak >= least)
+    least = np.sort(peak, axis=1)[:, BLOCKS - size, None]
+    row, found = np.nonzero(peak >= least)
     if len(row) != len(score) * size:
         return None
-    block = block.reshape(-1, size)
+    block = found.reshape(-1, size)
     there = torch.from_numpy(block)[:, None].expand(-1, strided.shape[1], -1)
     return strided.gather(2, there).flatten(1).numpy(), block

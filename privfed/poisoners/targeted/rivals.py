@@ -14,7 +14,7 @@ from torch import Tensor
 from privfed.poisoners.targeted.approximation import Known
 from privfed.poisoners.targeted.ranked import BLOCKS, ranked
 
-_USERS = 512  # users whose scores are held at a time
+_USERS = 256  # users whose scores are held at a time
 _LEAST = torch.finfo(torch.float32).min  # above what only fills the room
 
 
