@@ -5,12 +5,13 @@ in rounds of 256 clients, 5 % malicious clients: nobody malicious, PIECK-IPE, PI
 and both against Regula. ER@10 is the share of clients that never met the target and
 have it in their top 10, HR@10 is among 99 sampled items.
 
-Published are Tables X to XII of PIECK's supplement: one run of one target, of which the
-paper says "random". Every case is run with two kinds of target: the one that the
-released seed draws ("its target": item 120 of u.item, which 67 users took), and one
-drawn anew for each seed. A run is read at its end, and at the epoch of the best HR@10
-on test items: the released code, run as it is, ends below the published figures and
-passes them where HR@10 peaks, which is how they must have been read.
+Published are Tables X to XII of PIECK's supplement, one figure a cell. Every case is
+run with two kinds of target: the one that the released code draws with its own seed
+("its target": item 120 of u.item, which 67 users took), and one drawn anew for each
+seed, nearly always an item that few took. A run is read at its end, and at the epoch of
+the best HR@10 on test items: the released code, run as it is, ends below the published
+figures and has them where HR@10 peaks, so that published figures are judged there, and
+the end of a run by where the released code itself ends.
 
     python attacks/pieck.py
 

@@ -176,7 +176,10 @@ def _poisoner(settings: RunSettings, outcomes: Sequence[Outcome]) -> Mapping[str
     if items:
         met = [int(world.popularity[item]) for item in items]
         each = [f"{i} ({n} interactions)" for i, n in zip(items, met, strict=True)]
-        told += f"; promotes {'items' if len(items) > 1 else 'item'} {', '.join(each)}"
+        several = "items" if len(items) > 1 else "item"
+        told += f"; promotes {several} {', '.join(each)}"
+        if len(items) > len(plots[0].targets):
+            told += ", drawn anew for each seed"
     return {settings.poisoner.name: told}
 
 

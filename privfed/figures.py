@@ -21,9 +21,7 @@ def utility(outcomes: Sequence[Outcome], draws: Stream) -> Figures:
 
     With it the standard deviation over clients of the figure that runs are chosen by.
     """
-    each = [
-        outcome.task.scores(outcome.state.best_test) for outcome in outcomes
-    ]
+    each = [outcome.task.scores(outcome.state.best_test) for outcome in outcomes]
     found = {
         f"utility.{name}": _over([one[name] for one in each], draws.of(name))
         for name in each[0]

@@ -67,14 +67,18 @@ def _of_run(
 
 
 def _drops(outcome: Outcome, baseline: Outcome) -> Iterator[tuple[str, float]]:
-    """How much worse honest clients are served; errors rise where rankings drop."""
+    """How much worse honest clients are served; errors rise where rankings drop.
+
+    Of rankings at the cut-off that runs are selected by.
+    """
     task = outcome.task
     now, before = _utility(outcome), _utility(baseline)
+    cutoff = task.select.partition("@")[2]
     for name in now:
-        if task.higher:
-            yield f"{name}_drop", before[name] - now[name]
-        else:
+        if not task.higher:
             yield f"{name}_rise", now[name] - before[name]
+        elif name.partition("@")[2] == cutoff:
+            yield f"{name}_drop", before[name] - now[name]
 
 
 def _rows(outcome: Outcome) -> Iterator[tuple[str, float]]:
@@ -94,4 +98,4 @@ def _rows(outcome: Outcome) -> Iterator[tuple[str, float]]:
 def _median(values: Sequence[float]) -> Figure:
     if len(values) < 2:
         return Figure(values[0])
-    return Figure(median(values), min(values), max(values), "range of seeds")
+    return Figure(median(values), min(values), max(values), "range")

@@ -11,12 +11,15 @@ SCHEMA = "privfed.result/1"
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured number and its 95 % interval; ``over`` says what was resampled."""
+    """A measured number and its 95 % interval; ``over`` says what was resampled.
+
+    With ``over`` "range" it is a median over seeds, with the least and the largest.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
-    over: str = ""  # "clients", "seeds" or "" where there is no interval
+    over: str = ""  # "clients", "seeds", "range" or "" where there is no interval
 
 
 @dataclass(frozen=True)

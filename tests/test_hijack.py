@@ -51,7 +51,7 @@ def test_of_several_seeds_the_median_and_the_range_are_told() -> None:
     assert (found.value, found.low, found.high) == pytest.approx(
         (median(each), min(each), max(each))
     )
-    assert found.over == "range of seeds"
+    assert found.over == "range"
 
 
 def test_without_a_poisoner_there_is_nothing_to_tell() -> None:
