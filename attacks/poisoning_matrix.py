@@ -10,13 +10,12 @@ sampled negatives): the median, and the range where it varies. "diverged" is a r
 an attack left without a model. average_attack is not there: where nothing is rated it
 is random_attack. All rules vote item by item and are told twice the share of malicious
 clients that there is. user_dp trains as its own study does, everybody in every round;
-mf_frs and regula are PIECK's recommender without and with its defense. Compare each
-with its own undefended column. Two more tables say of rules that pick how many of the
-malicious clients' votes they did not keep (recall), and how much of what they did not
-keep was malicious (precision). secagg runs only where it is named: its sums are those
-of no defense, and it takes fifty times as long.
-
-Last come the verdicts on what was expected; one that does not hold is exit code 1.
+mf_frs, regula and mf_bound are PIECK's recommender without a defense, with PIECK's own
+and with norm_bound. Compare each with its own undefended column. Two more tables say of
+rules that pick how many of the malicious clients' votes they did not keep (recall), and
+how much of what they did not keep was malicious (precision). secagg runs only where it
+is named: its sums are those of no defense, and it takes fifty times as long. Last come
+the verdicts on what was expected; one that does not hold is exit code 1.
 
 A finished run is kept in --out, JSON lines, and not made again: a stopped matrix goes
 on, and more seeds can be added.
@@ -61,6 +60,7 @@ DEFENSES: Mapping[str, Row] = {
     "user_dp": Row("user_dp:clip=0.012,epsilon=8", "bpr:width=8,start_size=0.1", 40, 0),
     "mf_frs": Row("plain", "mf_frs", 150),
     "regula": Row("regula", "mf_frs", 150),
+    "mf_bound": Row("norm_bound", "mf_frs", 150),
 }
 SLOW = "secagg"
 VOTES = ("median", "trimmed_mean", "krum", "multi_krum", "bulyan")
@@ -172,7 +172,9 @@ def _tables(
     yield "ER@10 of the target", _table(told, defenses, attacks, lambda one: one.er)
     yield "HR@10", _table(told, defenses, attacks, lambda one: one.hr)
     picks = [
-        d for d in defenses if any(f.recall is not None for f in told[d, attacks[-1]])
+        d
+        for d in defenses
+        if any(one.recall is not None for a in attacks for one in told[d, a])
     ]
     if picks:
         heading = "Malicious votes not kept (recall)"

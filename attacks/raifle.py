@@ -35,7 +35,6 @@ from privfed.adversary import Attack, Prior
 from privfed.attacks.items.raifle import Raifle
 from privfed.attacks.items.sign_pc import SignPC
 from privfed.attacks.items.support import Support
-from privfed.replay import replay
 from privfed.data.cohort import cohort_of
 from privfed.data.load import DataSettings, load
 from privfed.data.world import Shape, World
@@ -44,6 +43,7 @@ from privfed.devices.recipe import Recipe, Values
 from privfed.guesses import Items
 from privfed.messages import Rows, Uploads
 from privfed.methods.fedncf import FedNCF
+from privfed.replay import replay
 from privfed.seeds import Seeds
 from privfed.views import ModelView, UploadsView
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from privfed.replay import Moments, Replayed, random_own, replay
 from privfed.data.cohort import Cohort
 from privfed.devices.batches import Batch, Samples, collect
 from privfed.devices.recipe import Recipe
@@ -17,6 +16,7 @@ from privfed.methods.fedavg import FedAvg
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.pfedrec import PFedRec
+from privfed.replay import Moments, Replayed, random_own, replay
 from privfed.seeds import Seeds
 from tests.methods.test_twins import begin
 from tests.worlds import everyone, shards, uneven

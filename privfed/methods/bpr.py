@@ -18,7 +18,7 @@ from privfed.checks import not_negative, positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import Samples, collect
-from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
+from privfed.devices.flat import Flat, laid_once, lay
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import (
     FromTotal,
@@ -34,11 +34,11 @@ from privfed.methods.bpr_dp import mean_loss, private_steps, whole_change
 from privfed.methods.factors import (
     ITEMS,
     USERS,
-    normal_items,
-    normal_users,
+    moved,
     scores,
+    small_start,
 )
-from privfed.methods.one_step import pulled
+from privfed.methods.one_step import by_pairs, pulled
 from privfed.mixed import Mixed, Parts
 from privfed.seeds import Stream
 from privfed.surfaces import Known, OneStep, Regularized
@@ -73,10 +73,7 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
         not_negative(self, "regularization")
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
-        size = self.start_size
-        users = normal_users(shape.clients, self.width, stream) * size
-        items = normal_items(shape.items, self.width, stream) * size
-        return {ITEMS: items}, {USERS: users}
+        return small_start(shape, self.width, self.start_size, stream)
 
     def user_direction(self) -> str:
         return USERS
@@ -99,7 +96,8 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
             return self._private(x, table[samples.item], samples, round)
         laid = (laid_once if once else lay)(cohort, self.sampling(), stream)
         score = laid.products(x, table)
-        loss, slope = self._slopes(score, laid, cohort)
+        lost, slope = by_pairs(score, laid, len(cohort.clients))
+        loss = lost / (cohort.counts * self.negatives).clamp_min(1)
         own = laid.combined(slope, table) + x * self.regularization
         if round.penalties:
             pull = pulled("bpr", x, laid.of_item(table), laid, round.penalties)
@@ -137,20 +135,6 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
             regularization=0.0,
         )
 
-    def _slopes(
-        self, score: Tensor, laid: Flat, cohort: Cohort
-    ) -> tuple[Tensor, Tensor]:
-        """Each client's mean loss, and the loss's derivative by each row's score."""
-        each = score.index_select(0, laid.place.view(-1)).view_as(laid.place)
-        margin = each[:, :1] - each[:, 1:]
-        push = flat_aligned(torch.sigmoid, -margin)
-        by_sample = torch.cat([-push.sum(1, keepdim=True), push], 1)
-        slope = torch.zeros_like(score)
-        slope.index_add_(0, laid.place.view(-1), by_sample.view(-1))
-        lost = flat_aligned(softplus, -margin).sum(1)
-        total = lost.new_zeros(len(cohort.clients)).index_add_(0, cohort.sender, lost)
-        return total / (cohort.counts * self.negatives).clamp_min(1), slope
-
     def _squared(
         self, x: Tensor, table: Tensor, slope: Tensor, score: Tensor, laid: Flat
     ) -> Tensor:
@@ -185,9 +169,7 @@ class BPR(Ranker, FromTotal, PerInteraction, Penalized, OneStep, Regularized):
 
     def apply(self, model: State, total: Total) -> State:
         """Add the sum of all changes."""
-        if ITEMS not in total.tables:
-            return model
-        return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
+        return moved(model, total)
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return scores(model, private[USERS][cohort.clients])

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from privfed.data.cohort import Cohort
-from privfed.data.world import Pairs
+from privfed.data.world import Pairs, Shape
 from privfed.devices.batches import bucket
 from privfed.interfaces import State
-from privfed.messages import Rows, summed
+from privfed.messages import Rows, Total, summed
 from privfed.seeds import Stream
 
 ITEMS, USERS = "items", "users"
+Started = tuple[State, State]
 _BETAS, _EPS = (0.9, 0.999), 1e-8  # these are PyTorch's
 
 
@@ -140,6 +141,19 @@ def inner(x: Tensor, table: Tensor) -> Tensor:
 def combined(weight: Tensor, table: Tensor) -> Tensor:
     """Each client's weighted sum of its own rows: (clients, width)."""
     return torch.bmm(weight[:, None], table)[:, 0]
+
+
+def small_start(shape: Shape, width: int, size: float, stream: Stream) -> Started:
+    """First (model, private): normal vectors and rows of deviation ``size``."""
+    users = normal_users(shape.clients, width, stream) * size
+    return {ITEMS: normal_items(shape.items, width, stream) * size}, {USERS: users}
+
+
+def moved(model: State, total: Total) -> State:
+    """The model with the sum of all changes of item rows added."""
+    if ITEMS not in total.tables:
+        return model
+    return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
 
 
 def scores(model: State, x: Tensor) -> Tensor:

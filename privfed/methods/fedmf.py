@@ -29,6 +29,7 @@ from privfed.methods.factors import (
     by_client,
     combined,
     inner,
+    moved,
     normal_items,
     normal_users,
     products,
@@ -201,9 +202,7 @@ class FedMF(Rater, FromTotal, PerInteraction, InnerProduct):
 
     def apply(self, model: State, total: Total) -> State:
         """Add the sum of all changes."""
-        if ITEMS not in total.tables:
-            return model
-        return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
+        return moved(model, total)
 
     def predict(
         self, model: State, private: State, cohort: Cohort, pairs: Pairs

@@ -24,11 +24,11 @@ from privfed.messages import Rows, Total, Uploads
 from privfed.methods.factors import (
     ITEMS,
     USERS,
-    normal_items,
-    normal_users,
+    moved,
     scores,
+    small_start,
 )
-from privfed.methods.one_step import pulled
+from privfed.methods.one_step import by_pairs, pulled
 from privfed.seeds import Stream
 from privfed.surfaces import OneStep
 
@@ -61,9 +61,7 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
         positive(self, *names)
 
     def init(self, shape: Shape, stream: Stream) -> tuple[State, State]:
-        users = normal_users(shape.clients, self.width, stream)
-        items = normal_items(shape.items, self.width, stream)
-        return {ITEMS: items * self.start_size}, {USERS: users * self.start_size}
+        return small_start(shape, self.width, self.start_size, stream)
 
     def user_direction(self) -> str:
         return USERS
@@ -102,9 +100,7 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
 
     def apply(self, model: State, total: Total) -> State:
         """Add the sum of all changes."""
-        if ITEMS not in total.tables:
-            return model
-        return {**model, ITEMS: model[ITEMS] + total.tables[ITEMS]}
+        return moved(model, total)
 
     def score(self, model: State, private: State, cohort: Cohort) -> Tensor:
         return scores(model, private[USERS][cohort.clients])
@@ -127,15 +123,7 @@ def _bce(score: Tensor, laid: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
 def _bpr(score: Tensor, laid: Flat, count: Tensor) -> tuple[Tensor, Tensor]:
     """The same of the mean over pairs of -log sigmoid(positive - negative)."""
     size = (count * (laid.place.shape[1] - 1)).clamp_min(1)
-    each = score.index_select(0, laid.place.view(-1)).view_as(laid.place)
-    margin = each[:, :1] - each[:, 1:]
-    push = flat_aligned(torch.sigmoid, -margin)
-    by_sample = torch.cat([-push.sum(1, keepdim=True), push], 1)
-    slope = torch.zeros_like(score)
-    slope.index_add_(0, laid.place.view(-1), by_sample.view(-1))
-    lost = flat_aligned(softplus, -margin).sum(1)
-    owner = laid.sender.index_select(0, laid.place[:, 0])
-    loss = lost.new_zeros(len(size)).index_add_(0, owner, lost)
+    loss, slope = by_pairs(score, laid, len(size))
     return loss / size, slope / size.index_select(0, laid.sender)
 
 

@@ -1,15 +1,32 @@
-"""What defenses add to the loss of a method that takes one local step."""
+"""The loss of methods that take one local step, and what defenses add to it."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from privfed.devices.flat import Flat
+from privfed.devices.flat import Flat, flat_aligned
 from privfed.devices.gradients import Local
 from privfed.devices.penalty import Penalty, Pull, Terms
 from privfed.errors import SettingsError
 from privfed.methods.factors import ITEMS, USERS
+
+
+def by_pairs(score: Tensor, laid: Flat, clients: int) -> tuple[Tensor, Tensor]:
+    """BPR's loss summed over each client's pairs, and its derivative by each score.
+
+    -log sigmoid(positive - negative): (clients,), and (rows,) of every row's score.
+    """
+    each = score.index_select(0, laid.place.view(-1)).view_as(laid.place)
+    margin = each[:, :1] - each[:, 1:]
+    push = flat_aligned(torch.sigmoid, -margin)
+    by_sample = torch.cat([-push.sum(1, keepdim=True), push], 1)
+    slope = torch.zeros_like(score)
+    slope.index_add_(0, laid.place.view(-1), by_sample.view(-1))
+    lost = flat_aligned(softplus, -margin).sum(1)
+    owner = laid.sender.index_select(0, laid.place[:, 0])
+    return lost.new_zeros(clients).index_add_(0, owner, lost), slope
 
 
 def pulled(

@@ -13,10 +13,10 @@ from torch import Tensor
 from privfed.adversary import Attack, Prior
 from privfed.attacks.reading import records
 from privfed.attacks.reading.records import Victims
-from privfed.replay import random_own, repeat
 from privfed.checks import at_least
 from privfed.guesses import Items
 from privfed.interfaces import Method, State
+from privfed.replay import random_own, repeat
 from privfed.seeds import Stream
 from privfed.surfaces import Replayable
 from privfed.views import ModelView, UploadsView, View

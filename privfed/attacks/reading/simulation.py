@@ -16,10 +16,10 @@ from torch import Tensor
 from privfed.adversary import Prior
 from privfed.attacks.reading.descent import Found, Objective
 from privfed.attacks.reading.records import Sent, Victims
-from privfed.replay import Moments, Replayed, repeat
 from privfed.attacks.reading.vector_readers import inverted
 from privfed.data.world import Shape
 from privfed.interfaces import START, Method, State
+from privfed.replay import Moments, Replayed, repeat
 from privfed.surfaces import InnerProduct, Pass, ReadsUser, Replayable
 
 Distance = Literal["l2", "cosine", "rows"]
