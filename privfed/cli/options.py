@@ -143,7 +143,7 @@ OPTIONS: Sequence[Callable[[Any], Any]] = (
         "--sampling",
         "sampling__kind",
         "Clients of a round: all; uniform, at random; poisson, each by chance; queue, "
-        "taking turns; epoch, everyone once, then all anew; or interactions: those that "
+        "taking turns; epoch, all once, then all anew; or interactions: those that "
         "a batch of everybody's interactions belongs to.",
         metavar="NAME",
         default_is="all",
