@@ -119,6 +119,15 @@ def test_random_filler_is_uniform_over_the_catalog(attack: Shilling) -> None:
     assert stats.chisquare(rest.numpy()).pvalue > 1e-3
 
 
+def test_where_nothing_is_rated_the_average_attack_is_the_random_one() -> None:
+    average, random = (
+        kind(positives=9).data(plot(RANKING)) for kind in (AverageAttack, RandomAttack)
+    )
+
+    assert torch.equal(average.item, random.item)
+    assert torch.equal(average.label, random.label)
+
+
 def test_every_filler_item_that_there_is_can_be_drawn() -> None:
     found = profiles(RandomAttack(positives=ITEMS).data(plot(RANKING)))
 
