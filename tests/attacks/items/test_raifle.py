@@ -19,7 +19,7 @@ from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.seeds import Seeds
 from privfed.views import ModelView, UploadsView
-from tests.attacks.reading.test_replay import METHODS
+from tests.test_replay import METHODS
 from tests.worlds import everyone, shards, uneven
 
 SEEDS = Seeds(6)
