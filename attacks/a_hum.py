@@ -214,7 +214,7 @@ def main(
     }
     shown = traced({"their first model": published, **others})
     if attack != "a_hum":  # of which nothing is published
-        Console(width=110).print(shown, highlight=False)
+        Console(width=22 * len(shown.columns)).print(shown, highlight=False)
         return
     found = claims(published, [*others.values()])
     if honest:
@@ -224,7 +224,7 @@ def main(
         er = alone.trace[LAST]["ER@20"]
         found.append(Claim(name, 0.0, er, 0.01, "what the attack adds", "at most"))
     if not as_json:
-        Console(width=110).print(shown, highlight=False)
+        Console(width=22 * len(shown.columns)).print(shown, highlight=False)
     tell(found, as_json)
 
 
