@@ -109,7 +109,9 @@ def main(
         key: [Spread.of([found[one].er for one in point]) for point in points]
         for key, points in grid.items()
     }
-    draw(lines, both, names, f"{data}, {target} targets, {seeds} seeds", out)
+    method = DEFENSES[NONE].method
+    title = f"{method} on {data}, {target} targets, {seeds} seeds"
+    draw(lines, both, names, title, out)
     if as_json:
         each = [{**asdict(one), **asdict(found[one])} for one in asked]
         click.echo(json.dumps(each, indent=2))

@@ -491,7 +491,9 @@ def test_neither_shards_nor_memory_nor_workers_change_a_result(
         for name, value in whole.model.items():
             assert torch.equal(value, other.model[name]), name
         assert torch.equal(whole.marks["test"].value, other.marks["test"].value)
-        assert torch.equal(whole.validation.value, other.validation.value)
+        assert torch.equal(
+            whole.marks["validation"].value, other.marks["validation"].value
+        )
 
 
 @pytest.mark.parametrize("algorithm", ["maml", "meta_sgd"])
