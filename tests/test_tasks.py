@@ -61,7 +61,7 @@ class Echo(Chooser, Untrained):
 def measured(task: Task, world: World) -> Marks:
     marks = Marks.none(world.test)
     for clients in task.chunks():
-        marks.put(clients, task.measure({}, {}, cohort_of(world, clients))[1])
+        marks.put(clients, task.measure({}, {}, cohort_of(world, clients))["test"])
     return marks
 
 

@@ -17,6 +17,7 @@ from privfed.checks import positive
 from privfed.data.cohort import Cohort
 from privfed.data.world import Shape
 from privfed.devices.batches import padded
+from privfed.devices.dpsgd import Entangled
 from privfed.devices.flat import Flat, flat_aligned, laid_once, lay
 from privfed.devices.negatives import Negatives
 from privfed.interfaces import FromTotal, Penalized, Ranker, Round, State, Trained
@@ -34,7 +35,7 @@ from privfed.surfaces import OneStep
 
 
 @dataclass(frozen=True)
-class MFFRS(Ranker, FromTotal, Penalized, OneStep):
+class MFFRS(Ranker, FromTotal, Penalized, OneStep, Entangled):
     """MF-FRS: one local step on the mean loss; the server adds the clients' steps.
 
     ``own_rate`` is the user vectors' learning rate over that of the item rows.
@@ -52,6 +53,7 @@ class MFFRS(Ranker, FromTotal, Penalized, OneStep):
     start_size: float = 0.01  # deviation of the first vectors
 
     flat = True
+    entangled = "each gradient is divided by how many interactions a client has"
     keeps = "user vector"
     sends = "gradient of the item rows touched, of any length"
     paper = "Zhang et al. (PIECK), ICDE 2024"

@@ -24,6 +24,7 @@ from privfed.seeds import Seeds
 
 SEEDS = Seeds(5)
 SMALL = {"fedmeta": "adapt_steps=3", "fedmeta_paper": "adapt_steps=3"}
+SMALL["dl_frs_paper"] = "learning_rate=1"  # or uploads are too short to be clipped
 SMALL |= {name: "width=16,id_width=16" for name in entries("method") if "fedmr" in name}
 SUMMED = [n for n in entries("method") if issubclass(find("method", n), FromTotal)]
 SINGLE = [n for n in entries("method") if n not in SUMMED]

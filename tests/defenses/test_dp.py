@@ -34,6 +34,7 @@ REFUSED = {
     "fedmeta": ("through a step on other choices", "user_dp"),
     "cali3f": ("trains twice on its interactions", "ldp"),
     "fedfast": ("weighs delegates by how many interactions", "ldp"),
+    "mf_frs": ("divided by how many interactions", "user_dp"),
 }
 
 
