@@ -96,12 +96,3 @@ def _inner_product(
 
     size = tuple(private[vector].shape[1:])
     return Scorer([table], [], {vector: size}, each, rates)
-
-
-def synthetic_users(method: Method, shape: Shape, stream: Stream, count: int) -> State:
-    """Private tensors of ``count`` users, (count, ...), as the algorithm starts them.
-
-    Where it starts all users alike, these are alike too.
-    """
-    _, private = method.init(replace(shape, clients=count), stream)
-    return private

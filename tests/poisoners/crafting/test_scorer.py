@@ -17,7 +17,7 @@ from privfed.methods.fedmf import FedMF
 from privfed.methods.fedncf import FedNCF
 from privfed.methods.fedrap import FedRAP
 from privfed.methods.pfedrec import PFedRec
-from privfed.poisoners.crafting.scorer import can_score, scorer, synthetic_users
+from privfed.poisoners.crafting.scorer import can_score, scorer
 from privfed.seeds import Stream
 from tests.worlds import uneven
 
@@ -82,15 +82,6 @@ def test_rows_shared_layers_and_users_all_have_a_gradient(method: Method) -> Non
     slopes = torch.autograd.grad(of.predict(rows, shared, mine).sum(), nodes)
 
     assert all(slope.any() for slope in slopes)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_synthetic_users_have_the_sizes_that_a_scorer_names(method: Method) -> None:
-    of, users = scorer(method, SHAPE), synthetic_users(method, SHAPE, Stream(5), 4)
-
-    for name, size in of.own.items():
-        sizes = tuple(SHAPE.items if number == -1 else number for number in size)
-        assert users[name].shape == (4, *sizes)
 
 
 def test_a_method_that_says_too_little_is_refused() -> None:
