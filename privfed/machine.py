@@ -88,12 +88,17 @@ class Machine:
     def _takes(self, counts: Tensor, shape: Shape, method: Method) -> bool:
         """Whether one shard takes clients that nobody pads, as fast as that is told."""
         few = 0 < len(counts) <= self.shard and int(counts.sum()) <= _FLAT
-        most = self.memory // (4 * self.workers)
-        return few and len(counts) * method.footprint(shape, int(counts.max())) <= most
+        need = len(counts) * method.footprint(shape, int(counts.max())) if few else 0
+        return few and need <= self._share
+
+    @property
+    def _share(self) -> int:
+        """Bytes that one worker's shard may take."""
+        return self.memory // (4 * self.workers)
 
     def _room(self, need: int) -> int:
         """How many clients that need so many bytes may train at once."""
-        room = self.memory // (4 * self.workers) // need
+        room = self._share // need
         if room < 1:
             raise SettingsError(
                 f"one client needs {size_of(need)} to train; "

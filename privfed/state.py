@@ -38,10 +38,6 @@ class Costs:
         for name, value in spent.other.items():
             self.other[name] = self.other.get(name, 0.0) + value
 
-    def attacked(self, name: str, seconds: float) -> None:
-        """Count what an attack took."""
-        self.attacks[name] = self.attacks.get(name, 0.0) + seconds
-
 
 @dataclass
 class Traffic:

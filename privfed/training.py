@@ -30,7 +30,7 @@ from privfed.party import Gang
 from privfed.poisoning import Sortie
 from privfed.state import RunState
 from privfed.views import ModelView, ServerView, View
-from privfed.watch import Watch
+from privfed.watch import Watch, timed
 from privfed.workers import Workers
 
 
@@ -136,18 +136,17 @@ class Training:
         heard: Uploads | None,
     ) -> Uploads:
         """What malicious clients upload, before any defense."""
-        start = time.thread_time()
         clients, now = malicious.clients, devices.now
-        own = {name: value[clients].clone() for name, value in state.private.items()}
-        if gang.poisoner.trains:
-            ordinary = self._ordinary(state, devices, gang.devices(malicious))
-        else:
-            ordinary = unmoved(self._form, clients)
-        stream, model = gang.stream(now.number), broadcast(now.model)
-        sortie = Sortie(now.number, clients, model, own, ordinary, stream, heard)
-        state.plotted, forged = gang.forge(state.plotted, sortie)
+        with timed(state.costs.attacks, gang.name):
+            own = {name: v[clients].clone() for name, v in state.private.items()}
+            if gang.poisoner.trains:
+                ordinary = self._ordinary(state, devices, gang.devices(malicious))
+            else:
+                ordinary = unmoved(self._form, clients)
+            stream, model = gang.stream(now.number), broadcast(now.model)
+            sortie = Sortie(now.number, clients, model, own, ordinary, stream, heard)
+            state.plotted, forged = gang.forge(state.plotted, sortie)
         state.traffic.malicious_rows += gang.promoted(forged)
-        state.costs.attacked(gang.name, time.thread_time() - start)
         return forged
 
     def _ordinary(

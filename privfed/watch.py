@@ -72,7 +72,7 @@ class Watch:
             for kind in attack.sees:
                 if can_show(type(view), kind):
                     seen = self._as(view, kind, self.priors[name].clients)
-                    with _timed(seconds, name):
+                    with timed(seconds, name):
                         memory[name] = attack.observe(before, seen)
                     break
 
@@ -92,7 +92,7 @@ class Watch:
         """What every attack claims in the end, on the CPU."""
         made: dict[str, Guess | NotApplicable] = dict(self.refused)
         for name, seen in memory.items():
-            with _timed(seconds, name):
+            with timed(seconds, name):
                 guess = self._guess(self.attacks[name], seen, self.priors[name])
             if isinstance(guess, Links):
                 guess = self._resolved(guess, self.priors[name].clients)
@@ -128,7 +128,7 @@ class Watch:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Add what the block takes, in processor seconds, to one attack's."""
     start = time.thread_time()
     yield

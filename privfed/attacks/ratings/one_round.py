@@ -10,31 +10,28 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
+from privfed.attacks.ratings.products import OfProducts
 from privfed.attacks.ratings.real import (
     EXACT,
     Public,
     add,
-    claims,
     empty,
     received,
     settle,
     told_by,
 )
-from privfed.attacks.ratings.two_rounds import UNPREPARED, misfit
 from privfed.attacks.reading import rank_one
 from privfed.attacks.reading.grid import Fit, fitted
 from privfed.attacks.reading.in_turn import turning
 from privfed.attacks.reading.rank_one import Told
-from privfed.checks import positive
-from privfed.guesses import Ratings
-from privfed.interfaces import Method, State
+from privfed.interfaces import State
 from privfed.views import ServerView, UploadsView, View
 
 _CLEAR_CUT = 5.0  # log likelihood by which the right ratings should beat all others
 
 
 @dataclass(frozen=True)
-class RatingGrid(Attack):
+class RatingGrid(OfProducts):
     """Rating recovery from a single upload, by the grid that ratings lie on.
 
     The length of the user vector is the one that puts a client's ratings on the grid;
@@ -45,30 +42,13 @@ class RatingGrid(Attack):
     for rated. Ratings are rounded to the grid; without one nothing is claimed.
     """
 
-    deviations: float = 3.0
-
-    sees = (UploadsView, ServerView)
-    tasks = ("rating",)
-    recovers = "ratings"
     paper = "this project; what two uploads tell: Chai et al., IEEE Int. Systems 2020"
-
-    def __post_init__(self) -> None:
-        positive(self, "deviations")
-
-    def misfit(self, method: Method) -> str:
-        return misfit(method)
 
     def start(self, prior: Prior) -> State:
         return empty(prior)
 
     def prepare(self, prior: Prior) -> Attack:
         return _Ready(self.deviations, public=Public.of(prior))
-
-    def observe(self, memory: State, view: View) -> State:
-        raise TypeError(UNPREPARED)
-
-    def guess(self, memory: State, prior: Prior) -> Ratings:
-        return claims(memory, prior)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from privfed.adversary import Attack, Prior
+from privfed.attacks.ratings.products import OfProducts
 from privfed.attacks.ratings.real import (
     EXACT,
     Public,
     add,
-    claims,
     empty,
     received,
     settle,
@@ -26,26 +26,13 @@ from privfed.attacks.ratings.real import (
 from privfed.attacks.reading import rank_one
 from privfed.attacks.reading.in_turn import turning
 from privfed.attacks.reading.rank_one import Lines, Told, kept, pull, upright
-from privfed.checks import positive
-from privfed.guesses import Ratings
-from privfed.interfaces import Method, State
-from privfed.surfaces import InnerProduct, Pass
+from privfed.interfaces import State
+from privfed.surfaces import Pass
 from privfed.views import ServerView, UploadsView, View
-
-NO_PRODUCT = "reads ratings that are inner products of a private and an item's vector"
-UNPREPARED = "an attack that reads what is public must be prepared"
-ADAM = "Adam's steps on the device do not tell how large an error is"
-
-
-def misfit(method: Method) -> str:
-    """Why rows of a method's uploads are not errors times a user vector."""
-    if not isinstance(method, InnerProduct):
-        return NO_PRODUCT
-    return ADAM if method.pass_(0).optimizer == "adam" else ""
 
 
 @dataclass(frozen=True)
-class RatingTwoRounds(Attack):
+class RatingTwoRounds(OfProducts):
     """Rating recovery from two consecutive uploads of a client, without a search.
 
     The server knows each model that it sent, the learning rate and the regularizer.
@@ -55,18 +42,7 @@ class RatingTwoRounds(Attack):
     steps it takes them for one long one. Ratings are rounded to the grid.
     """
 
-    deviations: float = 3.0
-
-    sees = (UploadsView, ServerView)
-    tasks = ("rating",)
-    recovers = "ratings"
     paper = "Chai et al., IEEE Intelligent Systems 2020; closed form: this project"
-
-    def __post_init__(self) -> None:
-        positive(self, "deviations")
-
-    def misfit(self, method: Method) -> str:
-        return misfit(method)
 
     def start(self, prior: Prior) -> State:
         nobody = torch.zeros(0, dtype=torch.int64)
@@ -87,12 +63,6 @@ class RatingTwoRounds(Attack):
 
     def prepare(self, prior: Prior) -> Attack:
         return _Ready(self.deviations, public=Public.of(prior))
-
-    def observe(self, memory: State, view: View) -> State:
-        raise TypeError(UNPREPARED)
-
-    def guess(self, memory: State, prior: Prior) -> Ratings:
-        return claims(memory, prior)
 
 
 @dataclass(frozen=True)

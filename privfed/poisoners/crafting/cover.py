@@ -24,15 +24,17 @@ def cover(plot: Plot, items: Tensor | None, size: int) -> Pairs:
         )
     key = plot.stream.of("cover").bits(plot.mine[:, None], pool[None])
     chosen = pool[key.argsort(dim=1, stable=True)[:, :size]]
-    return laid(plot, torch.cat([plot.targets.expand(len(chosen), -1), chosen], 1))
+    item = torch.cat([plot.targets.expand(len(chosen), -1), chosen], 1)
+    return laid(plot, item, torch.ones(item.shape))
 
 
-def laid(plot: Plot, item: Tensor) -> Pairs:
-    """Each malicious client's items, (malicious, size), as pairs with label 1.0."""
+def laid(plot: Plot, item: Tensor, label: Tensor) -> Pairs:
+    """Each malicious client's items and labels, (malicious, size), as pairs."""
     clients, size = item.shape
+    order = item.argsort(dim=1)
     return Pairs(
         torch.arange(clients).repeat_interleave(size),
-        item.sort(1).values.reshape(-1),
-        torch.ones(clients * size),
+        item.gather(1, order).view(-1),
+        label.gather(1, order).view(-1),
         torch.zeros(clients * size, plot.shape.context),
     )

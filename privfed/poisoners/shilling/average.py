@@ -9,7 +9,8 @@ from torch import Tensor
 from privfed.adversary import Knowledge
 from privfed.checks import not_negative
 from privfed.errors import SettingsError
-from privfed.poisoners.shilling.drawing import anywhere, around, ends, on_scale
+from privfed.poisoners.crafting.scale import ends, on_scale
+from privfed.poisoners.shilling.drawing import anywhere, around
 from privfed.poisoners.shilling.profile import Shilling, nothing, others
 from privfed.poisoning import Plot
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from privfed.data.world import Shape
+from privfed.poisoners.crafting.scale import ends
 from privfed.seeds import Stream
 
 _BLOCK = 1 << 22  # numbers drawn at a time
@@ -47,19 +48,3 @@ def anywhere(stream: Stream, clients: Tensor, size: int, shape: Shape) -> Tensor
     grains = round((high - low) / shape.step) + 1
     drawn_ = stream.integers(clients[:, None], at, grains)
     return low + drawn_.float() * shape.step
-
-
-def on_scale(ratings: Tensor, shape: Shape) -> Tensor:
-    """The nearest ratings that the scale has."""
-    low, high = ends(shape)
-    ratings = ratings.clamp(low, high)
-    if not shape.step:
-        return ratings
-    grain = ((ratings - low) / shape.step).round()
-    return (low + grain * shape.step).clamp(low, high)
-
-
-def ends(shape: Shape) -> tuple[float, float]:
-    """The lowest and the highest rating."""
-    assert shape.scale is not None, "a rating task has a scale"
-    return shape.scale

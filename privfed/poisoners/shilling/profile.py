@@ -15,7 +15,9 @@ from torch import Tensor
 from privfed.checks import at_least
 from privfed.data.world import Pairs, Task
 from privfed.errors import SettingsError
-from privfed.poisoners.shilling.drawing import drawn, ends
+from privfed.poisoners.crafting.cover import laid
+from privfed.poisoners.crafting.scale import ends
+from privfed.poisoners.shilling.drawing import drawn
 from privfed.poisoning import Aim, Plot, Poisoner
 
 
@@ -50,14 +52,7 @@ class Shilling(Poisoner):
         label = torch.ones(item.shape)
         if plot.method.task == "rating":
             label = torch.cat([highest(plot, targets), *self.ratings(plot, parts)], 1)
-        order = item.argsort(dim=1)
-        clients, size = item.shape
-        return Pairs(
-            torch.arange(clients).repeat_interleave(size),
-            item.gather(1, order).view(-1),
-            label.gather(1, order).view(-1),
-            torch.zeros(clients * size, plot.shape.context),
-        )
+        return laid(plot, item, label)
 
     def _room(self, plot: Plot) -> int:
         """Filler items of one client. Raises SettingsError where there are none."""

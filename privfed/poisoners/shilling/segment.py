@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from privfed.adversary import Knowledge
-from privfed.poisoners.shilling.drawing import ends
+from privfed.poisoners.crafting.scale import ends
 from privfed.poisoners.shilling.popular import by_popularity
 from privfed.poisoners.shilling.profile import Shilling, highest, nothing, others
 from privfed.poisoning import Plot

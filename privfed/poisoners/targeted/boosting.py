@@ -12,7 +12,7 @@ from torch import Tensor
 from privfed.checks import positive
 from privfed.interfaces import State
 from privfed.messages import Uploads
-from privfed.poisoners.crafting.promoter import Promoter
+from privfed.poisoners.crafting.promoter import ByScore
 from privfed.poisoners.crafting.pull import Scene, made_up
 from privfed.poisoners.crafting.rows import scale_of
 from privfed.poisoners.crafting.scorer import scorer
@@ -22,7 +22,7 @@ OWN = "own."  # what a client's user tensors are remembered under
 
 
 @dataclass(frozen=True)
-class ExplicitBoosting(Promoter):
+class ExplicitBoosting(ByScore):
     """Explicit boosting: each client's own user is trained to want the targets.
 
     It sends the gradient of its cross-entropy by the targets' rows and by the layers

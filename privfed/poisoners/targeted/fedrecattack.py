@@ -15,11 +15,10 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from privfed.checks import at_least, not_negative, positive
-from privfed.data.world import Pairs
 from privfed.errors import SettingsError
 from privfed.interfaces import State
 from privfed.messages import Uploads
-from privfed.poisoners.crafting.cover import cover
+from privfed.poisoners.crafting.promoter import Promoter
 from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
 from privfed.poisoners.targeted.approximation import (
     Fit,
@@ -29,7 +28,7 @@ from privfed.poisoners.targeted.approximation import (
     first_guess,
 )
 from privfed.poisoners.targeted.rivals import Aims
-from privfed.poisoning import Plot, Poisoner, Sortie
+from privfed.poisoning import Plot, Sortie
 from privfed.seeds import Stream
 
 _FIRST_SIZE, _BLIND_SIZE = 0.01, 0.1  # of made-up vectors, with and without knowledge
@@ -37,7 +36,7 @@ _STILL = 1e-4  # a model that moved less in all is the one of before
 
 
 @dataclass(frozen=True)
-class FedRecAttack(Poisoner):
+class FedRecAttack(Promoter):
     """Lifts targets by a gradient over approximated users, shared out among clients.
 
     Knows ``public`` of each user's interactions (xi, rounded up); of 0 it makes users
@@ -56,7 +55,6 @@ class FedRecAttack(Poisoner):
     noise: float = 1e-7
     best: int = 10
 
-    aim = "promote"
     trains = False
     paper = "Rong et al., ICDE 2022"
 
@@ -79,10 +77,6 @@ class FedRecAttack(Poisoner):
                 f"and best={self.best} it serves {most}; lower --targets"
             )
         return _Ready(**vars(self), scene=_Scene.of(self, plot))
-
-    def data(self, plot: Plot) -> Pairs:
-        """The targets alone: nothing is trained on them."""
-        return cover(plot, None, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,22 +17,21 @@ from torch.linalg import vector_norm
 from torch.nn.functional import softplus
 
 from privfed.checks import at_least, positive
-from privfed.data.world import Pairs
 from privfed.errors import SettingsError
-from privfed.interfaces import Method, State
+from privfed.interfaces import State
 from privfed.messages import Uploads
-from privfed.poisoners.crafting.cover import cover
 from privfed.poisoners.crafting.mining import begin, mine
+from privfed.poisoners.crafting.promoter import ByScore, Promoter
 from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
-from privfed.poisoners.crafting.scorer import Scorer, can_score, copies, scorer
-from privfed.poisoning import Plot, Poisoner, Sortie
+from privfed.poisoners.crafting.scorer import Scorer, copies, scorer
+from privfed.poisoning import Plot, Sortie
 
 _SMALLEST = 1e-8  # length of a row in a cosine
 _FEW, _PULL_OF_FEW, _PULL_OF_MANY = 0.1, 0.9, 0.5
 
 
 @dataclass(frozen=True)
-class PIECKIPE(Poisoner):
+class PIECKIPE(Promoter):
     """Turns the targets' rows toward those of the ``popular`` most popular items.
 
     The r-th counts N - r + 1; items in the targets' direction and against it are
@@ -44,7 +43,6 @@ class PIECKIPE(Poisoner):
     popular: int = 10
     pull: float | None = None
 
-    aim = "promote"
     trains = False
     paper = "Zhang et al. (PIECK), ICDE 2024"
 
@@ -52,10 +50,6 @@ class PIECKIPE(Poisoner):
         at_least(self, 1, "popular")
         if self.pull is not None:
             positive(self, "pull")
-
-    def data(self, plot: Plot) -> Pairs:
-        """The targets alone: nothing that is trained on them is sent."""
-        return cover(plot, None, 0)
 
     def start(self, plot: Plot) -> State:
         return begin(plot, self.popular)
@@ -105,7 +99,7 @@ def _unit(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class PIECKUEA(Poisoner):
+class PIECKUEA(ByScore):
     """Lifts the targets' scores for users whose vectors are popular items' rows.
 
     The ``popular`` items are taken in ``batches``, the most popular first; the loss is
@@ -119,7 +113,6 @@ class PIECKUEA(Poisoner):
     batches: int = 5
     repeats: int = 3
 
-    aim = "promote"
     trains = False
     paper = "Zhang et al. (PIECK), ICDE 2024"
 
@@ -132,17 +125,10 @@ class PIECKUEA(Poisoner):
                 f"{self.batches}"
             )
 
-    def misfit(self, method: Method) -> str:
-        return "" if can_score(method) else "the method does not say how items score"
-
     def prepare(self, plot: Plot) -> "PIECKUEA":
         """Raises SettingsError where item rows cannot stand for users."""
         scores = scorer(plot.method, plot.shape)
         return _Ready(**vars(self), scores=scores, rows=_rows_for(scores, plot))
-
-    def data(self, plot: Plot) -> Pairs:
-        """The targets alone: nothing that is trained on them is sent."""
-        return cover(plot, None, 0)
 
     def start(self, plot: Plot) -> State:
         return begin(plot, self.popular)

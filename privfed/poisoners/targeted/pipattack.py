@@ -18,7 +18,7 @@ from privfed.devices.recipe import Values
 from privfed.interfaces import State
 from privfed.messages import Rows, Uploads, summed
 from privfed.poisoners.crafting.cover import cover
-from privfed.poisoners.crafting.promoter import Promoter
+from privfed.poisoners.crafting.promoter import ByScore
 from privfed.poisoners.crafting.pull import Pull, Scene
 from privfed.poisoners.crafting.rows import Crafted, replaced, scale_of
 from privfed.poisoners.crafting.scorer import Scorer, scorer
@@ -42,7 +42,7 @@ class Usual:
 
 
 @dataclass(frozen=True)
-class PipAttack(Promoter):
+class PipAttack(ByScore):
     """PipAttack: explicit boosting toward the rows of popular items.
 
     Clients train as usual on the targets and ``fillers`` random items. Of what they

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from privfed.checks import at_least, positive
 from privfed.interfaces import State
 from privfed.messages import Uploads
-from privfed.poisoners.crafting.promoter import Promoter
+from privfed.poisoners.crafting.promoter import ByScore
 from privfed.poisoners.crafting.pull import Scene, made_up, unwanted
 from privfed.poisoners.crafting.rows import scale_of
 from privfed.poisoners.crafting.scorer import scorer
@@ -20,7 +20,7 @@ from privfed.poisoning import Plot, Sortie
 
 
 @dataclass(frozen=True)
-class Synthetic(Promoter):
+class Synthetic(ByScore):
     """What both have in common: ``users`` made-up users a client, anew each round.
 
     Their vectors are normal of deviation ``start_size``. ``boost`` multiplies the

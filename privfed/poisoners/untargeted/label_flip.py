@@ -14,8 +14,9 @@ from privfed.adversary import Knowledge
 from privfed.data.world import Pairs
 from privfed.interfaces import Method, State
 from privfed.messages import Uploads
+from privfed.poisoners.crafting.scale import ends, on_scale
 from privfed.poisoners.untargeted import samples
-from privfed.poisoners.untargeted.made_up import Degrader, ends, on_grid
+from privfed.poisoners.untargeted.made_up import Degrader
 from privfed.poisoners.untargeted.samples import Samples, trained
 from privfed.poisoning import Plot, Sortie
 
@@ -42,9 +43,9 @@ class LabelFlip(Degrader):
         if plot.method.task != "rating":
             return pairs
         assert plot.item_means is not None  # granted
-        low, high = ends(plot)
+        low, high = ends(plot.shape)
         mirrored = low + high - plot.item_means[pairs.item]
-        return replace(pairs, label=on_grid(mirrored.float(), plot))
+        return replace(pairs, label=on_scale(mirrored.float(), plot.shape))
 
     def forge(self, memory: State, sortie: Sortie, plot: Plot) -> tuple[State, Uploads]:
         if plot.method.task == "rating":

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from privfed.checks import at_least
 from privfed.data.world import Pairs, Task
 from privfed.poisoners.crafting.cover import cover
+from privfed.poisoners.crafting.scale import ends, on_scale
 from privfed.poisoning import Aim, Plot, Poisoner
 
 
@@ -36,22 +36,7 @@ class Degrader(Poisoner):
 
 def _ratings(plot: Plot, pairs: Pairs) -> Tensor:
     """Drawn uniformly from the grid of the scale, (pairs,)."""
-    low, high = ends(plot)
+    low, high = ends(plot.shape)
     client = plot.mine[pairs.sender]
     drawn = plot.stream.of("ratings").uniform(client, pairs.item)
-    return on_grid(low + drawn.float() * (high - low), plot)
-
-
-def ends(plot: Plot) -> tuple[float, float]:
-    """The lowest and the highest rating."""
-    assert plot.shape.scale is not None  # a rating task has a scale
-    return plot.shape.scale
-
-
-def on_grid(rating: Tensor, plot: Plot) -> Tensor:
-    """Ratings as somebody could give them."""
-    low, high = ends(plot)
-    step = plot.shape.step
-    if step:
-        rating = low + torch.round((rating - low) / step) * step
-    return rating.clamp(low, high)
+    return on_scale(low + drawn.float() * (high - low), plot.shape)
